@@ -1,0 +1,1 @@
+"""What a rule really does: the tracer of one step, and the audit of its claims."""

@@ -1,0 +1,1 @@
+"""The bench: protocol, contenders, the training loop, the store and its statistics."""

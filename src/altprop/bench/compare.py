@@ -1,0 +1,213 @@
+"""Compare rules: plan every run, carry out those that the store does not have, audit the claims, give the results."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from altprop import nets, rules, tasks
+from altprop.bench import protocol
+from altprop.bench.audits import audit_all
+from altprop.bench.contenders import Contender, Setting, contender, controls, hidden
+from altprop.bench.overrides import override
+from altprop.bench.protocol import Budget
+from altprop.bench.store import Store, default_path
+from altprop.bench.train import Diverged, Plan, Process, Run
+from altprop.errors import UsageError
+from altprop.tasks import Task
+
+NETS = ("mlp", "conv")
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Who is told how a comparison goes: the terminal, or nobody."""
+
+    def plan(self, runs: int) -> None: ...
+    def start(self, label: str, seed: int, depth: int) -> None: ...
+    def advance(self, progress: float) -> None: ...
+    def end(self, label: str, seed: int, status: str, reason: str) -> None: ...
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def plan(self, runs: int) -> None: ...
+    def start(self, label: str, seed: int, depth: int) -> None: ...
+    def advance(self, progress: float) -> None: ...
+    def end(self, label: str, seed: int, status: str, reason: str) -> None: ...
+
+
+def compare(
+    task: str | Task = "digits",
+    names: Sequence[str] | None = None,
+    *,
+    seeds: int = protocol.DEFAULT_SEEDS,
+    epochs: int | None = None,
+    samples: int | None = None,
+    seconds: float | None = None,
+    net: str = "mlp",
+    width: int | None = None,
+    depth: Sequence[int] = (protocol.DEFAULT_DEPTH,),
+    batch_size: int | None = None,
+    settings: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int = 1,
+    precision: str = "highest",
+    store: Path | str | None = None,
+    command: str = "",
+    observer: Observer | None = None,
+) -> pd.DataFrame:
+    """Train every named rule (all, if none is named) and the controls, and return every stored point.
+
+    Runs that the store holds are skipped; one that was killed goes on from its last checkpoint. Backprop and the
+    controls are always there. Raises UsageError for what cannot be; what was measured before is in the store.
+    """
+    _check(net, seeds, depth, width, batch_size, threads, device, precision)
+    data = tasks.load(task) if isinstance(task, str) else task
+    data = data.flat() if net == "mlp" else data
+    budget = Budget(_epochs(data.name, epochs, samples, seconds), samples, seconds)
+    process = Process(device, threads, precision)
+    plans = [
+        Plan(c, setting, data, seed, budget, batch_size or c.batch_size or default_batch_size(data), process, command)
+        for seed in range(seeds)  # outermost, so that rules are interleaved in time
+        for setting in _settings(data, net, width, depth)
+        for c in _contenders(names, setting, settings)
+    ]
+    opened = Store(store if store is not None else default_path())
+    try:
+        _carry_out(plans, opened, observer or Silent())
+        audit_all(opened, {plan.contender.rule for plan in plans})
+        return opened.results()
+    finally:
+        opened.close()
+
+
+def default_batch_size(task: Task) -> int:
+    return protocol.BATCH_SIZE.get(task.name, protocol.DEFAULT_BATCH_SIZE)
+
+
+def _epochs(task: str, epochs: int | None, samples: int | None, seconds: float | None) -> int | None:
+    if (epochs, samples, seconds) == (None, None, None):
+        return protocol.EPOCHS.get(task, protocol.DEFAULT_EPOCHS)
+    return epochs
+
+
+def _settings(task: Task, net: str, width: int | None, depths: Sequence[int]) -> list[Setting]:
+    """One setting a depth; the others at nearly as many parameters as the first, by narrower or wider layers."""
+    usual = 32 if net == "conv" else protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
+    first = Setting(task.name, task.problem, net, width or usual, depths[0])
+    goal = parameters(first)
+    found = [first]
+    for depth in depths[1:]:
+        candidates = (replace(first, width=width, depth=depth) for width in range(1, 4 * first.width))
+        found.append(min(candidates, key=lambda setting: abs(parameters(setting) - goal)))
+    return found
+
+
+def parameters(setting: Setting) -> int:
+    """How many parameters the common net has (weights and biases), without building it."""
+    shape = [int(n or 0) for n in setting.problem.input_shape]
+    with torch.device("meta"):
+        if setting.net == "conv":
+            net = nets.conv(shape, hidden(setting), classes=setting.problem.outputs)
+        else:
+            net = nets.mlp([math.prod(shape), *hidden(setting)], classes=setting.problem.outputs)
+    return sum(p.numel() for p in net.parameters())
+
+
+def _contenders(names: Sequence[str] | None, setting: Setting, settings: Sequence[str]) -> list[Contender]:
+    """The named rules' contenders, then the controls; those of an unsupported contender are left out."""
+    chosen = [contender(name, setting) for name in dict.fromkeys(names or rules.places())]
+    supported = [c for c in chosen if unsupported(c, setting, 0) is None]
+    together = {c.label: c for c in [*chosen, *controls(supported, setting)]}
+    return override(list(together.values()), list(settings))
+
+
+def unsupported(c: Contender, setting: Setting, seed: int) -> str | None:
+    """Why the rule cannot train the contender's net, in words."""
+    return rules.find(c.rule).supports(c.network(setting, seed), setting.problem)
+
+
+def _carry_out(plans: Iterable[Plan], store: Store, observer: Observer) -> None:
+    """Every plan once; one that another process is busy with is waited for, at the end."""
+    plans = list(plans)
+    observer.plan(len(plans))
+    busy = [plan for plan in plans if not _locked(plan, store, observer, wait=False)]
+    for plan in busy:
+        _locked(plan, store, observer, wait=True)
+
+
+def _locked(plan: Plan, store: Store, observer: Observer, *, wait: bool) -> bool:
+    """Carry a plan out under a lock that dies with its process; False if another process holds it."""
+    folder = store.path.with_suffix(store.path.suffix + ".checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout):
+        with FileLock(folder / f"{plan.key()[:24]}.lock", timeout=-1 if wait else 0):
+            _one(plan, store, observer)
+        return True
+    return False
+
+
+def _one(plan: Plan, store: Store, observer: Observer) -> None:
+    label, key = plan.contender.label, plan.key()
+    known = store.run(key)
+    if known is not None and known["status"] in ("ok", "diverged", "unsupported"):
+        observer.end(label, plan.seed, known["status"], "in the store")
+        return
+    if known is not None:  # bits are the same at the same thread count only
+        plan = replace(plan, process=replace(plan.process, threads=known["details"]["threads"]))
+    run = store.add_run(key, plan.columns(), plan.details())
+    reason = unsupported(plan.contender, plan.setting, plan.seed)
+    if reason is not None:
+        store.set_status(run, "unsupported", reason)
+        observer.end(label, plan.seed, "unsupported", reason)
+        return
+    observer.start(label, plan.seed, plan.setting.depth)
+    with plan.process.applied(protocol.seed_of("global", plan.seed)):
+        running = Run(plan, store, run, known["checkpoint"] if known else None)
+        try:
+            running.train(observer.advance)
+        except Diverged as end:
+            running.stop("diverged", str(end))
+            observer.end(label, plan.seed, "diverged", str(end))
+        except KeyboardInterrupt:
+            running.stop("interrupted", "Ctrl-C")
+            raise
+        else:
+            observer.end(label, plan.seed, "ok", "")
+
+
+def _check(
+    net: str,
+    seeds: int,
+    depth: Sequence[int],
+    width: int | None,
+    batch_size: int | None,
+    threads: int,
+    device: str,
+    precision: str,
+) -> None:
+    if net not in NETS:
+        near = difflib.get_close_matches(net, NETS, 1)
+        raise UsageError(
+            f"--net {net}: " + (f"did you mean {near[0]!r}?" if near else f"the nets are {', '.join(NETS)}")
+        )
+    numbers = {"--seeds": seeds, "--width": width, "--batch-size": batch_size, "--threads": threads}
+    numbers |= {"--depth": min(depth, default=0)}
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{name} {value}: give a positive whole number")
+    if precision not in ("highest", "high", "medium"):
+        raise UsageError(f"--precision {precision}: choose highest, high or medium")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.partition(":")[0], False):
+        have = ", ".join(name for name, there in available.items() if there)
+        raise UsageError(f"--device {device}: not available on this machine; it has {have}")

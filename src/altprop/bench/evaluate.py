@@ -1,0 +1,43 @@
+"""Evaluation: every predictor of a rule on train, validation and test; never trains, never on the training clock."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altprop.bench import protocol
+from altprop.rule import Rule
+from altprop.tasks import Split, Task
+
+BATCH = 1000
+
+
+@torch.no_grad()
+def evaluate(rule: Rule, task: Task, device: torch.device) -> list[dict[str, Any]]:
+    """One point a predictor and split: accuracy in [0, 1], NaN where a score is not finite.
+
+    A rule that cannot predict yet has no predictors: its point has no value, and says so.
+    """
+    rule.eval()
+    predictors = rule.predictors()
+    if not predictors:
+        return [{"predictor": "", "split": "test", "value": None, "status": "no readout yet"}]
+    return [
+        {"predictor": name, "split": split, "value": accuracy(predict, getattr(task, split), limit, device)}
+        for name, predict in predictors.items()
+        for split, limit in (("train", protocol.TRAIN_EVALUATED), ("validation", None), ("test", None))
+    ]
+
+
+def accuracy(predict: Callable[[Tensor], Tensor], split: Split, limit: int | None, device: torch.device) -> float:
+    """The share of the split's first `limit` samples whose highest score is at the true class."""
+    size = min(len(split), limit or len(split))
+    right = 0
+    for start in range(0, size, BATCH):
+        x, y = (t.to(device) for t in split.batch(slice(start, min(size, start + BATCH))))
+        scores = predict(x)
+        if not bool(torch.isfinite(scores).all()):
+            return float("nan")
+        right += int((scores.argmax(1) == y).sum())
+    return right / size

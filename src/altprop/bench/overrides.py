@@ -1,0 +1,81 @@
+"""`--set rule.name=value`: one hyperparameter of one contender, checked against the rule's signature."""
+
+import ast
+import difflib
+import inspect
+from dataclasses import replace
+from typing import Any
+
+from altprop import rules, schedules
+from altprop.bench.contenders import Contender, Optimizer
+from altprop.errors import UsageError
+
+OWNED = {"self", "net", "problem", "optimizer", "schedule", "generator"}
+
+
+def override(contenders: list[Contender], settings: list[str]) -> list[Contender]:
+    """Apply each setting to the plain contender of its rule (controls keep their own tuning).
+
+    A name is a hyperparameter of the rule, or `batch_size`, `schedule`, `lr`, or `part.lr` for one part's rate.
+    Raises UsageError for an unknown rule or name (with the nearest one) and for a value of another kind.
+    """
+    found = list(contenders)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        rule, dot, key = name.strip().partition(".")
+        if not (equals and dot and key):
+            raise UsageError(f"--set {setting}: write it as rule.name=value, e.g. --set backprop.lr=3e-4")
+        present = sorted({c.rule for c in found})
+        if rule not in present:
+            near = difflib.get_close_matches(rule, present, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(present)}"
+            raise UsageError(f"--set {setting}: there is no rule {rule!r} in this comparison; {hint}")
+        found = [_set(c, key, _value(text.strip()), setting) if c.rule == rule and not c.variant else c for c in found]
+    return found
+
+
+def _set(contender: Contender, key: str, value: Any, setting: str) -> Contender:
+    part, _, argument = key.rpartition(".")
+    if argument == "lr" and (not part or part in contender.optimizer):
+        _check(isinstance(value, int | float) and value > 0, setting, "a learning rate is a positive number")
+        chosen = {name: _rate(o, value) if part in ("", name) else o for name, o in contender.optimizer.items()}
+        return replace(contender, optimizer=chosen)
+    if key == "batch_size":
+        _check(isinstance(value, int) and value > 0, setting, "a batch size is a positive whole number")
+        return replace(contender, batch_size=value)
+    if key == "schedule":
+        known = [name for name, f in vars(schedules).items() if inspect.isfunction(f)]
+        _check(value in known, setting, f"the schedules are {', '.join(known)}")
+        return replace(contender, schedule=value)
+    signature = inspect.signature(rules.find(contender.rule)).parameters
+    options = {name: p for name, p in signature.items() if name not in OWNED}
+    if key not in options:
+        rates = ["lr", *(f"{part}.lr" for part in contender.optimizer if part != "all")]
+        known = [*options, *rates, "batch_size", "schedule"]
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"--set {setting}: {contender.rule} has no hyperparameter {key!r}; {hint}")
+    default = options[key].default
+    kind = type(default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    fits = default is None or default is inspect.Parameter.empty or value is None or type(value) is kind
+    _check(fits, setting, f"{key} is of kind {kind.__name__} (now {default!r})")
+    return replace(contender, options={**contender.options, key: value})
+
+
+def _rate(optimizer: Optimizer, value: float) -> Optimizer:
+    return replace(optimizer, arguments={**optimizer.arguments, "lr": float(value)})
+
+
+def _check(fits: bool, setting: str, rule: str) -> None:
+    if not fits:
+        raise UsageError(f"--set {setting}: {rule}")
+
+
+def _value(text: str) -> Any:
+    """A Python literal, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,137 @@
+"""`make bench`: what a step of each rule costs, beside backprop's on the same net and beside its own floor.
+
+One thread, all rules in turn in every round, the same fused Adam for all. The floor is what cannot be saved: the rule's
+own recorded matrix products, replayed on their own, and its optimizers' steps. Ratios are medians over the rounds.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+import tyro
+
+from altprop import rules
+from altprop.analysis.trace import Trace
+from altprop.bench import meter
+from altprop.bench.contenders import Contender, Setting, adam, contender
+from altprop.rule import Problem, Rule
+
+INPUTS, CLASSES, WIDTH, BATCH = 784, 10, 1000, 256
+DEPTHS = (4, 16, 64)
+
+
+@dataclass
+class Lane:
+    """One rule under measurement: its step, its floor, and the seconds of each round."""
+
+    rule: str
+    operations: int
+    step: Callable[[], object]
+    floor: Callable[[], object]
+    steps: list[float]
+    floors: list[float]
+
+
+def build(name: str, width: int, depth: int) -> Rule:
+    """The rule's contender with `depth` hidden blocks of `width` and fused Adam for every part."""
+    setting = Setting("speed", Problem((INPUTS,), CLASSES), "mlp", width, depth)
+    chosen: Contender = contender(name, setting)
+    chosen = replace(chosen, widths=(width,) * depth, optimizer={"all": adam(1e-4)}, schedule="constant")
+    return chosen.build(setting, seed=0)
+
+
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(size, INPUTS, generator=generator)
+    return x, torch.randint(0, CLASSES, (size,), generator=generator)
+
+
+def lane(name: str) -> Lane:
+    """Trace the rule's second step, and make its floor from what was recorded."""
+    rule = build(name, WIDTH, 3)
+    x, y = batch(BATCH)
+    rule.step(x, y)
+    with Trace(meter.named_tensors(rule)) as trace:
+        rule.step(x, y)
+    generator = torch.Generator().manual_seed(0)
+    products = [product.prepare(generator) for product in trace.products]
+    other = build(name, WIDTH, 3)
+    for parameter in other.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def floor() -> None:
+        for product in products:
+            product()
+        for optimizer in other.optimizers.values():
+            optimizer.step()
+
+    return Lane(name, trace.operations, lambda: rule.step(x, y), floor, [], [])
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """The median of the rounds' ratios: both were measured within the same moment of a noisy machine."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def speed(names: list[str], rounds: int) -> pd.DataFrame:
+    """One row a rule: step / backprop, operations / backprop, step / floor."""
+    lanes = [lane(name) for name in dict.fromkeys(["backprop", *names])]
+    for round_ in range(rounds + 3):  # three rounds to warm up
+        for each in lanes:
+            step, floor = seconds(each.step), seconds(each.floor)
+            if round_ >= 3:
+                each.steps.append(step)
+                each.floors.append(floor)
+    base = lanes[0]
+    return pd.DataFrame(
+        {
+            "rule": each.rule,
+            "step_ms": round(1000 * statistics.median(each.steps), 2),
+            "step / backprop": round(ratio(each.steps, base.steps), 2),
+            "operations / backprop": round(each.operations / base.operations, 3),
+            "step / floor": round(ratio(each.steps, each.floors), 2),
+        }
+        for each in lanes
+    )
+
+
+def memory(names: list[str], width: int = 64, size: int = 32) -> pd.DataFrame:
+    """One row a rule: peak bytes of a step (parameters and optimizer state excluded) at each depth."""
+    x, y = batch(size)
+    rows = []
+    for name in names:
+        peaks = {f"depth {depth}": meter.cost(build(name, width, depth), x, y).peak_step_bytes for depth in DEPTHS}
+        rows.append({"rule": name, **peaks})
+    return pd.DataFrame(rows)
+
+
+def main(rounds: int = 30, output: Path = Path("docs/results")) -> None:
+    """Measure every rule, print the tables and write them as CSV.
+
+    Args:
+        rounds: how often each step and floor is timed, in turn.
+        output: folder for speed.csv and memory.csv.
+    """
+    torch.set_num_threads(1)
+    names = list(rules.places())
+    output.mkdir(parents=True, exist_ok=True)
+    for title, frame in (("speed", speed(names, rounds)), ("memory", memory(names))):
+        print(f"\n{title}\n{frame.to_string(index=False)}")
+        beside = output / f"{title}.csv.part"
+        frame.to_csv(beside, index=False)
+        beside.replace(output / f"{title}.csv")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,245 @@
+"""The only training loop: one contender, one seed, from where the store says that it stands to its end."""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altprop import rules
+from altprop.bench import checkpoint, meter, protocol
+from altprop.bench.contenders import Contender, Setting
+from altprop.bench.evaluate import evaluate
+from altprop.bench.protocol import Budget
+from altprop.bench.store import Store
+from altprop.errors import UsageError
+from altprop.rule import Rule
+from altprop.tasks import Task, order
+
+
+@dataclass(frozen=True)
+class Process:
+    """The process's settings during a run; the runner sets and restores them."""
+
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "highest"
+
+    @contextmanager
+    def applied(self, seed: int) -> Iterator[None]:
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)  # our code never draws from it; a user's module may
+            torch.set_num_threads(self.threads)
+            torch.set_float32_matmul_precision(self.precision)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(threads)
+                torch.set_float32_matmul_precision(precision)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: what is trained, on what, for how long."""
+
+    contender: Contender
+    setting: Setting
+    task: Task
+    seed: int
+    budget: Budget
+    batch_size: int
+    process: Process
+    command: str = ""
+
+    def source_hash(self) -> str:
+        return source_hash(self.contender.rule)
+
+    def key(self) -> str:
+        """What makes two runs the same one; thread count and device do not, so a run goes on elsewhere."""
+        identity = (
+            protocol.VERSION,
+            self.task.digest,
+            self.contender.label,
+            self.contender.hyperparameters(),
+            (self.setting.net, self.setting.depth, self.setting.width),
+            (self.seed, self.batch_size, self.process.precision),
+            (self.budget.epochs, self.budget.samples, self.budget.seconds),
+            self.source_hash(),
+        )
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def columns(self) -> dict[str, Any]:
+        setting, contender = self.setting, self.contender
+        shown = {"task": setting.task, "rule": contender.rule, "variant": contender.variant, "net": setting.net}
+        return {**shown, "depth": setting.depth, "width": setting.width, "seed": self.seed}
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "epochs": self.budget.epochs,
+            "samples_planned": self.budget.samples,
+            "seconds_planned": self.budget.seconds,
+            "chance": 1 / self.task.classes,
+            "task_note": self.task.note,
+            "threads": self.process.threads,
+            "precision": self.process.precision,
+            "device": self.process.device,
+            "protocol": protocol.VERSION,
+            "source_hash": self.source_hash(),
+            "hyperparameters": json.dumps(self.contender.hyperparameters()),
+            "card": json.dumps(vars(self.contender.card)),
+            "machine": json.dumps(meter.machine()),
+            "versions": json.dumps(meter.versions()),
+            "command": self.command,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def source_hash(rule: str) -> str:
+    """SHA-256 of the source file of a rule."""
+    file = sys.modules[rules.find(rule).__module__].__file__
+    return hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()[:16]
+
+
+class Diverged(Exception):
+    """The loss or the scores are not finite any more."""
+
+
+class Run:
+    """A plan being carried out: the rule, and where it stands. `advance` is called with the run's progress."""
+
+    def __init__(self, plan: Plan, store: Store, run: int, saved: str | None) -> None:
+        self.plan, self.store, self.id = plan, store, run
+        self.folder = store.path.with_suffix(store.path.suffix + ".checkpoints")
+        self.device = torch.device(plan.process.device)
+        self.rule: Rule = plan.contender.build(plan.setting, plan.seed).to(self.device)
+        self.clock, self.finishing = meter.Clock(), meter.Clock()
+        self.samples, self.operations, self.peak, self.per_sample = 0, 0, 0, 0.0
+        self.saved = saved
+        if saved is not None and (self.folder / saved).exists():
+            self._restore(*checkpoint.read(self.folder / saved))
+
+    def train(self, advance: Callable[[float], None]) -> None:
+        """To the end of the budget; points and checkpoints go to the store as they come."""
+        if self.samples == 0:
+            self._measure()
+        train = self.plan.task.train
+        permutation = None
+        while (progress := self._progress()) < 1.0:
+            epoch, offset = divmod(self.samples, len(train))
+            if permutation is None or offset == 0:
+                permutation = order(len(train), protocol.seed_of("data", self.plan.seed), epoch)
+            index = permutation[offset : offset + self.plan.batch_size]
+            x, y = (t.to(self.device) for t in train.batch(index))
+            self.rule.progress = progress
+            if offset == 0:
+                self._count(x, y)
+            with self.clock.running(self.device):
+                metrics = self.rule.step(x, y)
+            if not bool(torch.isfinite(metrics["loss"])):
+                raise Diverged(f"the loss was {float(metrics['loss'])} after {self.samples + len(index):,} samples")
+            before, self.samples = self.samples, self.samples + len(index)
+            self.operations += round(self.per_sample * len(index))
+            if self._due(before):
+                self._measure()
+            advance(self._progress())
+        self._end("ok")
+
+    def _progress(self) -> float:
+        return self.plan.budget.progress(self.samples, self.clock.wall, len(self.plan.task.train))
+
+    def _due(self, before: int) -> bool:
+        """Whether a point lies between `before` and now: a mark in the first epoch, an epoch's end, the run's end."""
+        size = len(self.plan.task.train)
+        if self.samples % size == 0 or self._progress() >= 1.0:
+            return True
+        return self.samples < size and any(before < mark <= self.samples for mark in protocol.marks(size))
+
+    def _count(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Once an epoch (a rule may change its work with progress): operations and peak bytes, off the clock."""
+        cost = meter.cost(self.rule, x, y)
+        self.per_sample = cost.step_operations / len(x)
+        self.peak = max(self.peak, cost.peak_step_bytes)
+        self.store.save_details(
+            self.id,
+            {
+                "parameters": cost.parameters,
+                "parameters_inference": cost.parameters_inference,
+                "operations_per_sample": self.per_sample,
+                "forward_operations": cost.forward_operations / len(x),
+                "peak_step_bytes": self.peak,
+            },
+        )
+
+    def _measure(self) -> None:
+        """Evaluate, and store the points together with the name of the checkpoint that they belong to."""
+        with self.clock.running(self.device), self.finishing.running(self.device):
+            self.rule.finish()
+        common = {
+            "samples": self.samples,
+            "epoch": self.samples / len(self.plan.task.train),
+            "train_seconds": self.clock.wall,
+            "cpu_seconds": self.clock.cpu,
+            "finish_seconds": self.finishing.wall,
+            "operations": self.operations,
+            "load": meter.load_average(),
+            "metric": "accuracy",
+        }
+        points = [{**common, **point} for point in evaluate(self.rule, self.plan.task, self.device)]
+        name = f"{self.id}-{self.samples}.safetensors"
+        checkpoint.write(self.folder / name, *self._state())
+        self.store.save(self.id, points, checkpoint=name)
+        self._discard(keep=name)
+        if any(point["value"] is not None and not math.isfinite(point["value"]) for point in points):
+            raise Diverged(f"the scores were not finite after {self.samples:,} samples")
+
+    def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        state = self.rule.training_state()
+        tensors = {f"rule.{name}": value.cpu() for name, value in state["tensors"].items()}
+        tensors["random"] = torch.get_rng_state()
+        position = {
+            "samples": self.samples,
+            "operations": self.operations,
+            "per_sample": self.per_sample,
+            "peak": self.peak,
+            "clock": vars(self.clock),
+            "finishing": vars(self.finishing),
+        }
+        return tensors, {"key": self.plan.key(), "rule": state["json"], "position": position}
+
+    def _restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        if state["key"] != self.plan.key():
+            raise UsageError(
+                f"the checkpoint {self.folder / str(self.saved)} belongs to another run; delete it to start anew"
+            )
+        torch.set_rng_state(tensors.pop("random"))
+        rule = {name.removeprefix("rule."): value for name, value in tensors.items()}
+        self.rule.load_training_state({"tensors": rule, "json": state["rule"]})
+        position = state["position"]
+        self.samples, self.operations = position["samples"], position["operations"]
+        self.per_sample, self.peak = position["per_sample"], position["peak"]
+        self.clock, self.finishing = meter.Clock(**position["clock"]), meter.Clock(**position["finishing"])
+
+    def stop(self, status: str, reason: str = "") -> None:
+        """Leave the run as it stands: diverged (for good) or interrupted (to go on later)."""
+        if status == "interrupted":
+            self.store.set_status(self.id, status, reason)
+        else:
+            self._end(status, reason)
+
+    def _end(self, status: str, reason: str = "") -> None:
+        self.store.save(self.id, [], status=status, reason=reason)
+        self._discard(keep=None)
+
+    def _discard(self, keep: str | None) -> None:
+        for file in self.folder.glob(f"{self.id}-*"):
+            if file.name != keep:
+                file.unlink(missing_ok=True)

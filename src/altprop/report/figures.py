@@ -1,0 +1,149 @@
+"""Figures for papers and slides, each as PNG, SVG and PDF: accuracy against each cost, and what depth does.
+
+Drawn with matplotlib's objects (no pyplot, no display). The same rows give the same bytes: no dates, a fixed hash salt.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+
+from altprop.bench import cases, stats
+from altprop.report import colours, depths
+from altprop.report.colours import Style
+from altprop.report.replace import replaced
+
+#: Metadata that would make two drawings of the same rows differ is left out.
+FORMATS: dict[str, dict[str, str | None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+COSTS = {"samples": "training samples seen", "seconds": "seconds of training", "operations": "operations of training"}
+LOOK: Any = {
+    "font.family": "DejaVu Sans", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#8a9099", "axes.labelcolor": "#3a4048", "xtick.color": "#5a616b", "ytick.color": "#5a616b",
+    "axes.grid": True, "grid.color": "#e6e8eb", "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.titlesize": 11,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "svg.hashsalt": "altprop", "svg.fonttype": "none",
+}  # fmt: skip
+
+
+def draw(results: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw every figure that the rows allow into the folder; the paths, in the order drawn."""
+    rows = cases.arrange(cases.newest(results)[0])
+    style = colours.styles(zip(rows["rule"], rows["label"], strict=True))
+    written: list[Path] = []
+    with mpl.rc_context(LOOK):
+        for case, curves in stats.curves(rows, "test").groupby("case", sort=False):
+            for cost, column in stats.MEASURES.items():
+                figure = _against(curves, column, COSTS[cost], str(case), style)
+                written += _save(figure, folder, f"{_slug(str(case))}-accuracy-{cost}")
+        for (task, net), table in depths.frame(rows).groupby(["task", "net"], sort=False):
+            for quantity, words in depths.QUANTITIES.items():
+                figure = _depth(table, quantity, words, f"{task}, {net}", style)
+                written += _save(figure, folder, f"{_slug(f'{task}-{net}')}-depth-{quantity}")
+    return written
+
+
+def _against(curves: pd.DataFrame, column: str, words: str, title: str, style: dict[str, Style]) -> Figure:
+    """Mean test accuracy and its interval against a cost. The axis is logarithmic: the untrained point is left out."""
+    figure, axes = _empty(f"{title}: test accuracy against {words}", words)
+    ends = []
+    for label, curve in curves[(curves["samples"] > 0) & (curves[column] > 0)].groupby("label", sort=False):
+        _line(axes, curve[column], curve, style[str(label)])
+        ends.append((str(label), float(curve["mean"].iloc[-1])))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _name(axes, ends, style)
+    return figure
+
+
+def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: dict[str, Style]) -> Figure:
+    """One quantity against depth, both axes as suits it."""
+    figure, axes = _empty(f"{title}: {words}", "hidden blocks")
+    ends = []
+    for label, curve in table[table[quantity] > 0].groupby("label", sort=False):
+        _line(axes, curve["depth"], curve.assign(mean=curve[quantity]), style[str(label)], band=quantity == "accuracy")
+        ends.append((str(label), float(curve[quantity].iloc[-1])))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(table["depth"].unique()))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if quantity == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    _name(axes, ends, style)
+    return figure
+
+
+def _empty(title: str, words: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(_literal(title), pad=10)
+    axes.set_xlabel(words)
+    return figure, axes
+
+
+def _line(axes: Axes, x: pd.Series, curve: pd.DataFrame, style: Style, *, band: bool = True) -> None:
+    marker = style.marker[1] if len(curve) < 20 else ""
+    axes.plot(
+        x, curve["mean"], color=style.colour, linestyle=style.dash[1], marker=marker, markersize=3.5, linewidth=1.7
+    )
+    if band and curve["low"].notna().any():
+        axes.fill_between(x, curve["low"], curve["high"], color=style.colour, alpha=0.14, linewidth=0)
+
+
+def _name(axes: Axes, ends: list[tuple[str, float]], style: dict[str, Style]) -> None:
+    """Write each contender's name at the end of its line, moved up or down so that no two overlap."""
+    low, high = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    span = math.log(high / low) if log else high - low
+    places = [((math.log(value / low) if log else value - low) / span, label) for label, value in ends]
+    step = 0.052
+    for (place, label), (true, _) in zip(_spread(sorted(places), step), sorted(places), strict=True):
+        colour, there = style[label].colour, axes.transAxes
+        dash = style[label].dash[1]
+        axes.plot((1, 1.08), (true, place), color=colour, linestyle=dash, linewidth=1, transform=there, clip_on=False)
+        axes.text(1.09, place, _literal(label), color=colour, fontsize=8.5, va="center", transform=there)
+
+
+def _spread(places: list[tuple[float, str]], step: float) -> list[tuple[float, str]]:
+    """Places at least `step` apart and as near as that allows to where they were; sorted from low to high."""
+    moved = [place for place, _ in places]
+    for k in range(1, len(moved)):
+        moved[k] = max(moved[k], moved[k - 1] + step)
+    over = max(0.0, moved[-1] - 1.0) if moved else 0.0
+    for k in reversed(range(len(moved))):
+        ceiling = moved[k + 1] - step if k + 1 < len(moved) else moved[k] - over
+        moved[k] = min(moved[k], ceiling)
+    return [(place, label) for place, (_, label) in zip(moved, places, strict=True)]
+
+
+def _literal(text: str) -> str:
+    """Dollar signs in names are no mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "task"
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Iterable[Path]:
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once: the three formats then agree, and cost less
+    for ending, metadata in FORMATS.items():
+        with replaced(folder / f"{name}.{ending}") as temporary:
+            figure.savefig(temporary, dpi=160, metadata=metadata)
+        yield folder / f"{name}.{ending}"

@@ -1,0 +1,43 @@
+"""All learning rules: one name, one place. A new rule is one new file and one line here.
+
+Other packages add theirs by entry points: group `altprop.rules`, a rule's name to "module:Class".
+"""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from altprop.errors import UsageError
+
+if TYPE_CHECKING:
+    from altprop.rule import Rule
+
+RULES = {
+    "backprop": "altprop.rules.reference.backprop:Backprop",
+    "forward-forward": "altprop.rules.forward_only.forward_forward:ForwardForward",
+    "signal-propagation": "altprop.rules.forward_only.signal_propagation:SignalPropagation",
+    "direct-feedback-alignment": "altprop.rules.feedback.direct_feedback_alignment:DirectFeedbackAlignment",
+    "predictive-coding": "altprop.rules.energy.predictive_coding:PredictiveCoding",
+    "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
+}
+
+
+@cache
+def places() -> Mapping[str, str]:
+    """Every rule's name to "module:Class": `RULES` first, then other packages' entry points."""
+    others = {point.name: point.value for point in entry_points(group="altprop.rules")}
+    return others | RULES
+
+
+def find(name: str) -> "type[Rule]":
+    """The class of a rule; raises UsageError with the nearest name for an unknown one."""
+    if name not in places():
+        near = difflib.get_close_matches(name, places(), 1, 0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(places())}"
+        raise UsageError(f"there is no rule {name!r}; {hint}")
+    module, _, attribute = places()[name].partition(":")
+    found: type[Rule] = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,1 @@
+"""Rules that relax states down an energy."""

@@ -1,0 +1,1 @@
+"""Rules that send the error back by other ways than the transposed weights."""

@@ -1,0 +1,116 @@
+"""Direct feedback alignment: the output's error goes straight to every block through fixed random weights.
+
+Nøkland 2016 (arXiv 1609.01596). With blocks h_l = F_l(h_{l-1}, W_l), scores h_L and the error e = dL/dh_L,
+which is softmax(h_L) - onehot(y) for the cross-entropy and h_L - y for half the squared error:
+
+    delta_l = B_l e  in the place of dL/dh_l,    dW_l = (dF_l/dW_l)^T delta_l,    output block: delta_L = e
+
+Nothing travels backward through the net: each block's input is cut off, so a derivative is taken inside one block
+at a time, and an earlier block never reads the weights of a later one.
+
+Departures from the paper:
+1. Adam instead of RMSprop, and ReLU works as well as the paper's tanh.
+2. B_l reaches the output of a whole block, behind its activation and pooling, so that the rule holds for any block
+   (for a linear layer and its activation this is the paper's delta_l = (B_l e) * f'(a_l)).
+3. B_l is normal with standard deviation scale / sqrt(units of the block's output): what W^T of an output layer has at
+   its start. The paper draws it uniform. Weights keep the net's own initialisation; the paper's may start at zero.
+"""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from altprop import nets
+from altprop.rule import Claims, Metrics, Problem, Rule
+
+
+class DirectFeedbackAlignment(Rule):
+    """Direct feedback alignment (Nøkland 2016) for blocks of any kind: linear, convolutional or a user's own.
+
+    Only a block's inside must have a derivative; a block without parameters needs none.
+
+    Arguments:
+        scale: the feedback B_l (classes, *shape of the block's output) is N(0, scale^2 / units of that output).
+        The others are those of `Rule`.
+    """
+
+    claims = Claims(
+        later_blocks="prediction",
+        forward_lock=True,
+        update_lock=False,
+        order="forward",
+        differentiable=False,
+        memory="grows",
+        training_only=True,
+        same_net=True,
+        labels=True,
+        batch_of_one=True,
+    )
+
+    def __init__(
+        self, net: nn.Sequential, problem: Problem | None = None, *, scale: float = 1.0, **options: Any
+    ) -> None:
+        super().__init__(net, problem, **options)
+        self.scale = scale
+        for i, shape in enumerate(nets.shapes(net, self.problem.input_shape)[:-1]):
+            if f"blocks.{i}" in self.optimizers:
+                self.register_buffer(f"feedback_{i}", self._random_feedback(i, shape))
+
+    def _random_feedback(self, i: int, shape: tuple[int, ...]) -> Float[Tensor, "outputs ..."]:
+        like = next(self.net[i].parameters())
+        b = torch.randn(self.problem.outputs, *shape, generator=self.generator)
+        return b.mul_(self.scale / b[0].numel() ** 0.5).to(like)
+
+    @classmethod
+    def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
+        output, n = nets.output_layer(net), problem.outputs
+        if output is None or output.out_features != n:
+            return f"it needs an output block with {n} outputs (build the net with classes={n})"
+        return None
+
+    def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
+        assert y is not None
+        scores, waiting = self._wait(x)
+        loss, e = output_error(scores, y, self.problem.kind)
+        for i in sorted(waiting):
+            delta = e if i == len(self.net) - 1 else feed_back(e, self.get_buffer(f"feedback_{i}"))
+            waiting.pop(i).backward(delta)
+            self.update(f"blocks.{i}")
+        return {"loss": loss}
+
+    @torch.enable_grad()
+    def _wait(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """The scores, and the output of every block that learns, each a graph of its own that waits for the error."""
+        waiting = {}
+        h = x.detach()
+        for i, block in enumerate(self.net):
+            out = block(h)
+            if f"blocks.{i}" in self.optimizers:
+                waiting[i] = out
+            h = out.detach()
+        return h, waiting
+
+
+@torch.no_grad()
+def output_error(
+    scores: Float[Tensor, "batch outputs"],
+    y: Shaped[Tensor, "batch ..."],
+    kind: Literal["classification", "regression"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "batch outputs"]]:
+    """The loss (mean over the batch) and its derivative e by the scores."""
+    if kind == "regression":
+        e = scores - y
+        return 0.5 * e.square().sum(1).mean(), e.div_(len(e))
+    log_p = scores.log_softmax(1)
+    truth = y.unsqueeze(1)
+    loss = -log_p.gather(1, truth).mean()
+    e = log_p.exp_()
+    return loss, e.scatter_add_(1, truth, torch.full_like(e[:, :1], -1.0)).div_(len(e))
+
+
+@torch.no_grad()
+def feed_back(e: Float[Tensor, "batch outputs"], b: Float[Tensor, "outputs ..."]) -> Float[Tensor, "batch ..."]:
+    """delta_l = B_l e, in the shape of the block's output."""
+    return (e @ b.flatten(1)).view(-1, *b.shape[1:])

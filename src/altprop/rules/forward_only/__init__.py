@@ -1,0 +1,1 @@
+"""Rules that learn in forward passes alone."""

@@ -1,0 +1,24 @@
+"""Data: the built-in digits, and any image data set of the Hugging Face kind.
+
+Loaded at first use, so that `names()` answers without waiting for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from altprop.tasks.catalogue import names
+
+if TYPE_CHECKING:
+    from altprop.tasks.loading import load
+    from altprop.tasks.permutation import order
+    from altprop.tasks.task import Split, Task
+
+__all__ = ["Split", "Task", "load", "names", "order"]
+
+_PLACES = {"Split": "task", "Task": "task", "load": "loading", "order": "permutation"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'altprop.tasks' has no attribute {name!r}")
+    return getattr(import_module(f"altprop.tasks.{_PLACES[name]}"), name)

@@ -1,0 +1,95 @@
+"""Contenders and controls: what every comparison holds, and `--set`."""
+
+import pytest
+import torch
+
+from altprop import Problem, UsageError
+from altprop.bench.compare import _contenders, _settings, parameters
+from altprop.bench.contenders import Setting, contender, controls
+from altprop.bench.overrides import override
+from altprop.rules import RULES
+from altprop.tasks import load
+
+SETTING = Setting("digits", Problem((64,), 10), "mlp", 32, 2)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_same_seed_same_net_other_seed_other_net(name: str) -> None:
+    chosen = contender(name, SETTING)
+    one, again, other = (chosen.build(SETTING, seed) for seed in (0, 0, 1))
+    weights = [next(rule.net.parameters()) for rule in (one, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_backprop_and_controls_are_always_there() -> None:
+    labels = [c.label for c in _contenders(["signal-propagation"], SETTING, ())]
+    assert labels == ["signal-propagation", "backprop", "backprop · linear", "backprop · frozen"]
+
+
+def test_a_net_of_its_own_brings_backprop_and_a_frozen_readout_on_that_net() -> None:
+    labels = {c.label for c in _contenders(["forward-forward", "soft-wta"], SETTING, ())}
+    assert {f"backprop · on the net of {rule}" for rule in ("forward-forward", "soft-wta")} <= labels
+    assert {"backprop · frozen on the net of forward-forward", "soft-wta · frozen on the net of soft-wta"} <= labels
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_frozen_controls_learn_nothing_but_the_readout(name: str) -> None:
+    x, y = torch.rand(16, 64), torch.arange(16) % 10
+    for control in controls([contender(name, SETTING)], SETTING):
+        if not control.frozen:
+            continue
+        rule = control.build(SETTING, 0)
+        hidden = rule.net[: len(rule.net) - control.output]
+        before = {k: v.clone() for k, v in hidden.state_dict().items()}
+        everything = {k: v.clone() for k, v in rule.named_parameters()}
+        rule.step(x, y)
+        assert all(torch.equal(v, before[k]) for k, v in hidden.state_dict().items())
+        assert any(not torch.equal(v, everything[k]) for k, v in rule.named_parameters())
+
+
+def test_depths_have_nearly_equal_parameters() -> None:
+    task = load("digits").flat()
+    first, *others = _settings(task, "mlp", 128, [2, 4, 8])
+    for setting in others:
+        assert parameters(setting) == pytest.approx(parameters(first), rel=0.03)
+        assert setting.width < first.width
+
+
+def test_unsupported_nets_bring_no_controls() -> None:
+    setting = Setting("images", Problem((1, 8, 8), 10), "conv", 8, 2)
+    labels = [c.label for c in _contenders(None, setting, ())]
+    assert not any("forward-forward" in label and "·" in label for label in labels)
+    assert "forward-forward" in labels
+
+
+def test_set_changes_the_plain_contender_alone() -> None:
+    chosen = [contender("backprop", SETTING), *controls([], SETTING)[1:]]
+    changed = override(chosen, ["backprop.lr=0.5", "backprop.batch_size=7", "backprop.schedule=fall"])
+    assert changed[0].optimizer["all"].arguments["lr"] == 0.5
+    assert (changed[0].batch_size, changed[0].schedule) == (7, "fall")
+    assert changed[1:] == chosen[1:]
+
+
+def test_set_reaches_the_rule() -> None:
+    (changed,) = override([contender("predictive-coding", SETTING)], ["predictive-coding.sweeps=3"])
+    assert changed.options["sweeps"] == 3
+    assert changed.build(SETTING, 0).sweeps == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("backprop", "write it as rule.name=value"),
+        ("backprob.lr=1", "did you mean 'backprop'"),
+        ("predictive-coding.sweep=1", "has no hyperparameter 'sweep'; did you mean 'sweeps'"),
+        ("predictive-coding.sweeps=many", "is of kind int"),
+        ("backprop.lr=fast", "a positive number"),
+        ("backprop.lr=-1", "a positive number"),
+        ("backprop.batch_size=0", "a positive whole number"),
+        ("backprop.schedule=never", "the schedules are"),
+        ("backprop.net=1", "has no hyperparameter 'net'"),
+    ],
+)
+def test_bad_settings_are_refused(setting: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        override([contender("backprop", SETTING), contender("predictive-coding", SETTING)], [setting])

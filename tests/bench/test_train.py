@@ -1,0 +1,84 @@
+"""The training loop: divergence is stored, test data is never trained on, the process gets its settings back."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from altprop.bench import compare as comparing
+from altprop.bench.compare import compare
+from altprop.tasks import Task, load
+
+
+@pytest.fixture(autouse=True)
+def _no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "audit_all", lambda *_: None)
+
+
+def test_a_run_that_diverges_is_stored_and_the_others_go_on(tmp_path: object) -> None:
+    frame = compare(
+        "digits",
+        ["backprop", "predictive-coding"],
+        seeds=1,
+        epochs=1,
+        store=f"{tmp_path}/s.db",
+        settings=["backprop.lr=1e30"],
+    )
+    status = frame.groupby(["rule", "variant"])["status"].agg(set)
+    assert status["backprop", ""] == {"diverged"}
+    assert status["predictive-coding", ""] == {"ok"}
+    assert frame.loc[frame["status"] == "diverged", "reason"].str.contains("after").all()
+
+
+def poisoned(task: Task, split: str) -> Task:
+    """The same task, one split's labels shuffled."""
+    part = getattr(task, split)
+    return replace(task, **{split: replace(part, y=np.roll(part.y, 1))})
+
+
+def test_validation_and_test_data_never_touch_training(tmp_path: object) -> None:
+    plain = load("digits")
+    frames = []
+    for i, task in enumerate((plain, poisoned(plain, "test"), poisoned(plain, "validation"))):
+        frame = compare(task, None, seeds=1, epochs=1, width=16, store=f"{tmp_path}/{i}.db")
+        frames.append(frame[frame["split"] == "train"]["value"].reset_index(drop=True))
+    assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
+
+
+def test_the_process_gets_its_settings_back(tmp_path: object) -> None:
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    state = torch.get_rng_state()
+    compare("digits", ["backprop"], seeds=1, samples=64, threads=2, precision="high", store=f"{tmp_path}/s.db")
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_unsupported_is_stored_with_its_reason(tmp_path: object) -> None:
+    frame = compare("digits", None, seeds=1, samples=64, net="conv", width=4, store=f"{tmp_path}/s.db")
+    unsupported = frame[frame["status"] == "unsupported"]
+    assert "forward-forward" in set(unsupported["rule"])
+    assert (unsupported["reason"].str.len() > 10).all()
+    assert {"backprop", "direct-feedback-alignment", "signal-propagation"} <= set(
+        frame[frame["status"] == "ok"]["rule"]
+    )
+
+
+def test_rows_say_how_they_came_about(tmp_path: object) -> None:
+    frame = compare("digits", ["backprop"], seeds=1, samples=64, store=f"{tmp_path}/s.db", command="altprop compare")
+    row = frame[frame["variant"] == ""].iloc[0]
+    assert row["command"] == "altprop compare"
+    assert row["parameters"] == 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
+    per_sample = 2 * (64 * 128 + 128 * 128 + 128 * 10)
+    assert row["forward_operations"] == per_sample
+    assert row["operations_per_sample"] == 3 * per_sample - 2 * 64 * 128  # no gradient of the input
+    assert json.loads(row["hyperparameters"])["widths"] == [128, 128]
+    assert set(json.loads(row["versions"])) == {"python", "altprop", "torch", "numpy"}
+    assert len(row["source_hash"]) == 16
+
+
+def test_operations_add_up(tmp_path: object) -> None:
+    frame = compare("digits", ["backprop"], seeds=1, epochs=1, store=f"{tmp_path}/s.db")
+    last = frame[frame["variant"] == ""].iloc[-1]
+    assert last["operations"] == pytest.approx(last["operations_per_sample"] * 1197, rel=1e-3)
