@@ -104,6 +104,12 @@ def test_labels_are_asked_for_only_where_they_are_needed() -> None:
         Backprop(nets.mlp([4, 3], classes=2)).step(torch.ones(1, 4))
 
 
+def test_regression_targets_must_not_broadcast() -> None:
+    rule = Backprop(nets.mlp([4, 3], classes=1), Problem((4,), 1, "regression"))
+    with pytest.raises(UsageError, match=r"y has shape \(5,\), the problem's targets are \(batch, 1\)"):
+        rule.step(torch.ones(5, 4), torch.ones(5))
+
+
 def test_flat_images_hint() -> None:
     with pytest.raises(UsageError, match=r"flatten it with x\.flatten\(1\)"):
         Push(nets.mlp([4, 3], classes=2)).step(torch.ones(1, 1, 2, 2))

@@ -260,6 +260,11 @@ def check_batch(rule: Rule, x: Tensor, y: Tensor | None) -> None:
         raise UsageError(f"step(x, y): {len(x)} inputs but {len(y)} labels")
     if rule.problem.kind == "classification":
         check_labels(y, rule.problem.outputs)
+    elif y.shape != (len(x), rule.problem.outputs):  # (batch,) would broadcast to (batch, batch) in silence
+        raise UsageError(
+            f"step(x, y): y has shape {tuple(y.shape)}, the problem's targets are (batch, {rule.problem.outputs}); "
+            "reshape them, e.g. y[:, None] for one output"
+        )
 
 
 def check_inputs(rule: Rule, x: Float[Tensor, "batch ..."] | Tensor) -> None:

@@ -16,7 +16,9 @@ def rows(*runs: dict[str, Any]) -> pd.DataFrame:
     for number, run in enumerate(runs):
         fixed = {
             "run": number, "task": "toy", "rule": "backprop", "variant": "", "predictor": "", "net": "mlp", "depth": 2,
-            "width": 8, "seed": 0, "status": "ok", "reason": "", "epochs": 2, "batch_size": 10, "precision": "highest",
+            "width": 8, "seed": 0, "status": "ok", "reason": "", "epochs": 2,
+            "samples_planned": None, "seconds_planned": None,
+        "batch_size": 10, "precision": "highest",
             "device": "cpu", "threads": 1, "hyperparameters": "{}", "source_hash": "a", "protocol": "1.0",
             "started": f"2026-01-01T00:00:{number:02d}", "metric": "accuracy",
         } | {name: value for name, value in run.items() if name != "curve"}  # fmt: skip

@@ -11,6 +11,7 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
+from altprop.bench.cases import label
 from altprop.bench.compare import compare
 from altprop.bench.stats import INTERVAL_METHOD, interval
 from altprop.report import leaderboard
@@ -67,8 +68,8 @@ def table(recipe: Recipe, frame: pd.DataFrame) -> str:
     for (rule, variant, predictor), rows in last.groupby(["rule", "variant", "predictor"], sort=False):
         values = [100 * v for v in rows.sort_values("seed")["value"]]
         mean, low, high = interval(values)
-        goal = recipe.goals.get((rule, predictor)) if not variant else None
-        name = rule + (f" · {variant}" if variant else "") + (f" ({predictor})" if predictor else "")
+        goal = recipe.goals.get((str(rule), str(predictor))) if not variant else None
+        name = label(str(rule), str(variant), str(predictor))
         reached = "" if goal is None else "yes" if mean >= goal else "**no**"
         each = ", ".join(f"{v:.2f}" for v in values)
         lines.append(f"| {name} | {goal or ''} | {mean:.2f} % | {low:.2f} to {high:.2f} | {each} | {reached} |")
@@ -89,7 +90,8 @@ HEAD = """# Results on MNIST
 
 Made by `make recipes` (this page too). 50,000 training, 10,000 validation and 10,000 test images; what was chosen was
 chosen on validation; below is test accuracy at the last epoch, not the best one, for each of three seeds, one thread.
-{interval}. Hyperparameters, points of every run and their times are in each folder's `rows.csv`.
+{interval}. Hyperparameters, points of every run and their times are in each folder's `rows.csv`. What a step
+costs, in time, operations and bytes, is in [speed.md](speed.md).
 """
 
 
