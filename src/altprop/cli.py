@@ -88,7 +88,7 @@ def compare(
             command=_command(),
             observer=bars,
         )
-    console.print(leaderboard.table(frame))
+    console.print(leaderboard.table(frame, console.width))
     page = write(frame, audits_of(store or default_path()), report)
     console.print(f"results  {store or default_path()}", highlight=False, soft_wrap=True)
     console.print(f"page     {page.resolve().as_uri()}", highlight=False, soft_wrap=True)
@@ -121,7 +121,7 @@ def report(store: StorePath = None, output: Annotated[Path, arg(metavar="FOLDER"
 
     frame = _results(store)
     console = Console()
-    console.print(leaderboard.table(frame))
+    console.print(leaderboard.table(frame, console.width))
     console.print(
         f"page     {write(frame, audits_of(store or default_path()), output).resolve().as_uri()}",
         highlight=False,

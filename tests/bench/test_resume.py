@@ -155,6 +155,24 @@ def test_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path: Path, monkeyp
     assert not frame.duplicated(KEYS).any()
 
 
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, files = training.Run._measure, {}
+
+    def stop(self: training.Run) -> None:
+        measure(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Run, "_measure", stop)
+    for width in (16, 32):
+        store = tmp_path / f"{width}.db"
+        with pytest.raises(KeyboardInterrupt):
+            compare("digits", ["backprop"], store=store, seeds=1, epochs=1, width=width)
+        (files[width],) = Path(f"{store}.checkpoints").glob("*.safetensors")
+    files[16].write_bytes(files[32].read_bytes())
+    with pytest.raises(UsageError, match="belongs to another run; delete it to start anew"):
+        compare("digits", ["backprop"], store=tmp_path / "16.db", seeds=1, epochs=1, width=16)
+
+
 def test_two_processes_on_one_store(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "altprop.cli", "compare", "--rules", "backprop", "--seeds", "2", "--epochs", "2"]
     command += ["--store", str(tmp_path / "s.db")]

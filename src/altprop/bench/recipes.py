@@ -131,7 +131,7 @@ def main(output: Path = Path("docs/results"), store: Path = Path("recipes.db")) 
                 observer=bars,
             )
         frame = frame[(frame["task"] == TASK) & (frame["epochs"] == recipe.epochs)]
-        console.print(leaderboard.table(frame))
+        console.print(leaderboard.table(frame, console.width))
         sections.append(published(recipe, frame, output / recipe.name.replace(" ", "-")))
     beside = output / "README.md.part"
     beside.write_text("\n\n".join(sections) + "\n")

@@ -120,9 +120,9 @@ HEAD = f"""# What a step costs
 
 Made by `make bench` (this page too): {INPUTS}-{WIDTH}-{WIDTH}-{WIDTH}-{CLASSES}, batch {BATCH}, one thread, fused
 Adam for every part, all rules in turn in each of {{rounds}} rounds. The floor is the rule's own recorded matrix
-products replayed on their own, and its optimizers' steps. Ratios are medians over the rounds; milliseconds are those of one noisy
-machine ({{processor}}), and only here to give the scale. Every rule trains the same hidden blocks; forward-forward and
-soft-wta have their heads in the place of the output block.
+products replayed on their own, and its optimizers' steps. Ratios are medians over the rounds; milliseconds are those
+of one noisy machine ({{processor}}), and only here to give the scale. Every rule trains the same hidden blocks;
+forward-forward and soft-wta have their heads in the place of the output block.
 """
 MEMORY = """## Peak bytes of a step against depth
 

@@ -61,7 +61,7 @@ def _against(curves: pd.DataFrame, column: str, words: str, title: str, style: d
         ends.append((str(label), float(curve["mean"].iloc[-1])))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _percent(axes)
     _name(axes, ends, style)
     return figure
 
@@ -78,7 +78,7 @@ def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: di
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     if quantity == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        _percent(axes)
     else:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -86,6 +86,13 @@ def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: di
         axes.yaxis.set_minor_formatter(NullFormatter())
     _name(axes, ends, style)
     return figure
+
+
+def _percent(axes: Axes) -> None:
+    """Accuracy in per cent; an interval may reach beyond what an accuracy can be, the axis does not."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(1.005, high))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def _empty(title: str, words: str) -> tuple[Figure, Axes]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +18,15 @@ HEADS = {
     "label": "contender",
     "test": "test accuracy",
     "seeds": "seeds",
-    "train": "train accuracy",
-    "time": "time / backprop's",
-    "operations": "operations / backprop's",
-    "peak_step_bytes": "peak step bytes",
+    "train": "train\naccuracy",
+    "time": "time /\nbackprop's",
+    "operations": "operations /\nbackprop's",
+    "peak_step_bytes": "peak step\nbytes",
     "parameters": "parameters",
     "status": "status",
 }
+SPARE = ("parameters", "seeds", "train", "peak_step_bytes", "operations")
+"""What a narrow terminal goes without, in this order."""
 
 
 def frame(results: pd.DataFrame) -> pd.DataFrame:
@@ -57,22 +61,44 @@ def frame(results: pd.DataFrame) -> pd.DataFrame:
     return board.assign(order=order).sort_values(["order", "test"], ascending=[True, False]).drop(columns="order")
 
 
-def table(results: pd.DataFrame) -> Table:
-    """The leaderboard for the terminal."""
+def table(results: pd.DataFrame, width: int | None = None) -> Table:
+    """The leaderboard for the terminal; with a width, the columns that find no room are left out, and it says so."""
     rows, notes = cases.newest(results)
+    board = frame(rows) if not rows.empty else pd.DataFrame()
+    shown = list(HEADS)
+    out = _table(board, shown, notes)
+    for name in SPARE:
+        if width is None or _least_width(out) <= width:
+            break
+        shown.remove(name)
+        out = _table(board, shown, [*notes, "more columns in a wider terminal, and on the page"])
+    return out
+
+
+def _table(board: pd.DataFrame, shown: list[str], notes: list[str]) -> Table:
     caption = "\n".join([*notes, f"± {stats.INTERVAL_METHOD}; the last epoch, not the best one"])
     out = Table(box=box.SIMPLE_HEAD, caption=Text(caption), caption_justify="left", title_justify="left")
-    for name, head in HEADS.items():
-        out.add_column(head, justify="left" if name in ("label", "status") else "right", no_wrap=name == "label")
-    if rows.empty:
-        return out
-    board = frame(rows)
-    for case, group in board.groupby("case", sort=False):
-        out.add_row(Text(str(case), style="bold"), *[""] * (len(HEADS) - 1))
+    for name in shown:
+        head, words_ = HEADS[name], name in ("label", "status")
+        out.add_column(
+            head,
+            justify="left" if words_ else "right",
+            no_wrap=not words_,
+            min_width={"label": 24, "status": 9}.get(name),
+        )
+    for case, group in board.groupby("case", sort=False) if len(board) else ():
+        out.add_row(Text(str(case), style="bold"), *[""] * (len(shown) - 1))
         for row in group.to_dict("records"):
-            out.add_row(*[Text(cell) for cell in _cells(row)])
+            cells = dict(zip(HEADS, _cells(row), strict=True))
+            out.add_row(*[Text(cells[name]) for name in shown])
         out.add_section()
     return out
+
+
+def _least_width(out: Table) -> int:
+    console = Console(width=1000)
+    padding = 3 * sum(column.min_width is not None for column in out.columns)  # rich leaves it out there
+    return Measurement.get(console, console.options, out).minimum + padding
 
 
 def _cells(row: dict[Hashable, Any]) -> list[str]:
