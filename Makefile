@@ -47,7 +47,7 @@ test: $(STAMP) ## all checks and tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -n 2
 
-recipes: $(STAMP) ## the numbers of docs/results on MNIST, from the beginning (hours)
+recipes: $(STAMP) ## the numbers of docs/results on MNIST, from the beginning (about an hour)
 	$(VENV)/bin/python -m altprop.bench.recipes
 
 bench: $(STAMP) ## step time, operations and floor of each rule against backprop
