@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from altprop import nets, rules, schedules
-from altprop.bench import protocol
+from altprop.bench import cases, protocol
 from altprop.rule import Problem, Rule
 
 
@@ -81,7 +81,7 @@ class Contender:
 
     @property
     def label(self) -> str:
-        return f"{self.rule} · {self.variant}" if self.variant else self.rule
+        return cases.label(self.rule, self.variant)
 
     def hyperparameters(self) -> dict[str, Any]:
         """Everything that shapes training, as JSON can hold it."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from altprop.bench.cases import label
 from altprop.bench.compare import compare
-from altprop.bench.stats import INTERVAL_METHOD, interval
+from altprop.bench.stats import INTERVAL_METHOD, final, interval
 from altprop.report import leaderboard
 from altprop.report.figures import draw
 from altprop.terminal import Bars
@@ -54,18 +54,10 @@ RECIPES = (
 )
 
 
-def last_points(frame: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy at each run's last point."""
-    test = frame[(frame["split"] == "test") & (frame["metric"] == "accuracy")]
-    last = test.groupby(["rule", "variant", "predictor", "seed"])["samples"].transform("max")
-    return test[test["samples"] == last]
-
-
 def table(recipe: Recipe, frame: pd.DataFrame) -> str:
     """One Markdown row a contender: its goal, the mean over seeds with its interval, and every seed."""
     lines = ["| contender | goal | test accuracy | interval | each seed | reached |", "|---|---|---|---|---|---|"]
-    last = last_points(frame)
-    for (rule, variant, predictor), rows in last.groupby(["rule", "variant", "predictor"], sort=False):
+    for (rule, variant, predictor), rows in final(frame).groupby(["rule", "variant", "predictor"], sort=False):
         values = [100 * v for v in rows.sort_values("seed")["value"]]
         mean, low, high = interval(values)
         goal = recipe.goals.get((str(rule), str(predictor))) if not variant else None
@@ -78,7 +70,7 @@ def table(recipe: Recipe, frame: pd.DataFrame) -> str:
 
 def against_frozen(frame: pd.DataFrame) -> str:
     """Soft winner-take-all minus its frozen control, seed by seed."""
-    last = last_points(frame).set_index(["rule", "variant", "seed"])["value"]
+    last = final(frame).set_index(["rule", "variant", "seed"])["value"]
     frozen = "frozen on the net of soft-wta"
     gaps = [100 * (last["soft-wta", "", s] - last["soft-wta", frozen, s]) for s in range(SEEDS)]
     each = ", ".join(f"{gap:+.2f}" for gap in gaps)
