@@ -78,6 +78,14 @@ def test_rows_say_how_they_came_about(tmp_path: object) -> None:
     assert len(row["source_hash"]) == 16
 
 
+def test_operations_a_sample_are_the_mean_over_a_run(tmp_path: object) -> None:
+    frame = compare("digits", ["soft-wta"], seeds=1, epochs=8, width=16, store=f"{tmp_path}/s.db")
+    by_variant = (
+        frame[frame["rule"] == "soft-wta"].drop_duplicates("variant").set_index("variant")["operations_per_sample"]
+    )
+    assert by_variant[""] > 1.2 * by_variant["frozen on the net of soft-wta"]  # though both end with a body at rest
+
+
 def test_operations_add_up(tmp_path: object) -> None:
     frame = compare("digits", ["backprop"], seeds=1, epochs=1, store=f"{tmp_path}/s.db")
     last = frame[frame["variant"] == ""].iloc[-1]

@@ -173,7 +173,6 @@ class Run:
             {
                 "parameters": cost.parameters,
                 "parameters_inference": cost.parameters_inference,
-                "operations_per_sample": self.per_sample,
                 "forward_operations": cost.forward_operations / len(x),
                 "peak_step_bytes": self.peak,
             },
@@ -196,6 +195,8 @@ class Run:
         points = [{**common, **point} for point in evaluate(self.rule, self.plan.task, self.device)]
         name = f"{self.id}-{self.samples}.safetensors"
         checkpoint.write(self.folder / name, *self._state())
+        if self.samples:  # the mean so far: a rule may do less, or more, as it progresses
+            self.store.save_details(self.id, {"operations_per_sample": self.operations / self.samples})
         self.store.save(self.id, points, checkpoint=name)
         self._discard(keep=name)
         if any(point["value"] is not None and not math.isfinite(point["value"]) for point in points):
