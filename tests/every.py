@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from altprop.bench import protocol
-from altprop.bench.contenders import Contender, Setting, contender
+from altprop.bench.contender import Contender, Setting
+from altprop.bench.contenders import contender
 from altprop.rule import Rule
 from altprop.tasks import Task, load
 

@@ -5,7 +5,8 @@ import torch
 
 from altprop import Problem, UsageError
 from altprop.bench.compare import _contenders, _settings, parameters
-from altprop.bench.contenders import Setting, contender, controls
+from altprop.bench.contender import Setting
+from altprop.bench.contenders import contender, controls
 from altprop.bench.overrides import override
 from altprop.rules import RULES
 from altprop.tasks import load

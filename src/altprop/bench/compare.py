@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from altprop import nets, rules, tasks
 from altprop.bench import protocol
 from altprop.bench.audits import audit_all
-from altprop.bench.contenders import Contender, Setting, contender, controls, hidden
+from altprop.bench.contender import Contender, Setting, hidden
+from altprop.bench.contenders import contender, controls
 from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store, default_path

@@ -1,158 +1,18 @@
-"""Contenders: what is compared. A rule, the net that it needs and the hyperparameters chosen for a task.
-
-One plain function a contender, from a `Setting` to a `Contender`; and the controls that a rule must beat to mean
-anything.
+"""The contenders: one plain function each, from a `Setting` to a `Contender`; and the controls that a rule must beat
+to mean anything.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-import torch
-from torch import nn
-
-from altprop import nets, rules, schedules
-from altprop.bench import cases, protocol
-from altprop.rule import Problem, Rule
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all contenders of one comparison share."""
-
-    task: str
-    problem: Problem
-    net: str
-    width: int
-    depth: int
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimizer as plain values: a name in torch.optim and its keyword arguments."""
-
-    name: str = "Adam"
-    arguments: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-3})
-
-    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, self.name)
-        return kind(parameters, fused=True, **self.arguments)
-
-
-def adam(lr: float = 1e-3, **arguments: Any) -> Optimizer:
-    return Optimizer("Adam", {"lr": lr, **arguments})
-
-
-def sgd(lr: float, **arguments: Any) -> Optimizer:
-    return Optimizer("SGD", {"lr": lr, **arguments})
-
-
-@dataclass(frozen=True)
-class Card:
-    """The fairness card: how this contender differs from the others, and how it was tuned."""
-
-    activation: str = "relu"
-    label_in_input: bool = False
-    tuning: str = "untuned defaults"
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A rule on a net with hyperparameters; all plain values, so that it can be stored and shown.
-
-    widths: hidden widths (channels for a convolutional net); output: whether the net ends in an output block;
-    frozen: whether all blocks but the output one stay at their random values.
-    """
-
-    rule: str
-    widths: tuple[int, ...]
-    variant: str = ""
-    output: bool = True
-    frozen: bool = False
-    act: str = "relu"
-    init: str = "kaiming"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: Mapping[str, Optimizer] = field(default_factory=lambda: {"all": adam()})
-    schedule: str = "constant"
-    batch_size: int | None = None
-    card: Card = Card()
-
-    @property
-    def label(self) -> str:
-        return cases.label(self.rule, self.variant)
-
-    def hyperparameters(self) -> dict[str, Any]:
-        """Everything that shapes training, as JSON can hold it."""
-        found = asdict(self)
-        del found["card"], found["rule"], found["variant"]
-        return found
-
-    def network(self, setting: Setting, seed: int) -> nn.Sequential:
-        """The net, its weights drawn from the seed alone."""
-        generator = torch.Generator().manual_seed(protocol.seed_of("init", seed))
-        shape = [int(n or 0) for n in setting.problem.input_shape]
-        classes = setting.problem.outputs if self.output else None
-        if not self.widths:  # the linear classifier
-            features = nets.linear(math.prod(shape), setting.problem.outputs, self.init, generator)
-            return nn.Sequential(nets.Block(pool=nn.Flatten()), nets.Block(features))
-        if setting.net == "conv":
-            net = nets.conv(shape, self.widths, classes=classes, act=self.act, init=self.init, generator=generator)
-        else:
-            net = nets.mlp([*shape, *self.widths], classes=classes, act=self.act, init=self.init, generator=generator)
-        if self.frozen:
-            net[: len(net) - self.output].requires_grad_(False)
-        return net
-
-    def build(self, setting: Setting, seed: int) -> Rule:
-        """The rule on its own net, ready to learn; raises UsageError if the rule does not support the net."""
-        optimizer = self.optimizer.get("all", self.optimizer)
-        return rules.find(self.rule)(
-            self.network(setting, seed),
-            setting.problem,
-            optimizer=optimizer,
-            schedule=getattr(schedules, self.schedule),
-            generator=torch.Generator().manual_seed(protocol.seed_of("rule", seed)),
-            **self.options,
-        )
-
-
-def hidden(setting: Setting) -> tuple[int, ...]:
-    """The common net's hidden widths."""
-    return (setting.width,) * setting.depth
-
-
-TUNED = "schedule and learning rate chosen on validation with one seed"
+from altprop import rules
+from altprop.bench import forward_forward_family as family
+from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
 
 
 def backprop(setting: Setting) -> Contender:
     return Contender(
         "backprop", hidden(setting), optimizer={"all": adam(3e-3)}, schedule="cosine", card=Card(tuning=TUNED)
-    )
-
-
-def forward_forward(setting: Setting) -> Contender:
-    card = Card(
-        label_in_input=True,
-        tuning="recipe of Hinton 2022; rates, decay, label, peer and batch size chosen on validation",
-        note="one more hidden block in the place of the output block; hard negatives",
-    )
-    digits = setting.task == "digits"
-    blocks, heads, batch_size = (3e-3, 3e-2, 32) if digits else (1e-3, 5e-3, 50)
-    return Contender(
-        "forward-forward",
-        (*hidden(setting), setting.width),
-        output=False,
-        init="lecun",
-        options={"label": 1.4, "peer": 0.03} if digits else {"label": 2.0, "peer": 0.01},
-        optimizer={
-            "blocks": sgd(blocks, momentum=0.9, weight_decay=1e-2),
-            "heads": sgd(heads, momentum=0.9, weight_decay=3e-3),
-        },
-        schedule="hold_then_fall",
-        batch_size=batch_size,
-        card=card,
     )
 
 
@@ -196,7 +56,7 @@ def soft_wta(setting: Setting) -> Contender:
 
 CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "backprop": backprop,
-    "forward-forward": forward_forward,
+    "forward-forward": family.forward_forward,
     "signal-propagation": signal_propagation,
     "direct-feedback-alignment": direct_feedback_alignment,
     "predictive-coding": predictive_coding,

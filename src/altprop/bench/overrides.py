@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from altprop import rules, schedules
-from altprop.bench.contenders import Contender, Optimizer
+from altprop.bench.contender import Contender, Optimizer
 from altprop.errors import UsageError
 
 OWNED = {"self", "net", "problem", "optimizer", "schedule", "generator"}

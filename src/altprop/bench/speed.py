@@ -17,7 +17,8 @@ import tyro
 from altprop import rules
 from altprop.analysis.trace import Trace
 from altprop.bench import meter
-from altprop.bench.contenders import Contender, Setting, adam, contender
+from altprop.bench.contender import Contender, Setting, adam
+from altprop.bench.contenders import contender
 from altprop.rule import Problem, Rule
 
 INPUTS, CLASSES, WIDTH, BATCH = 784, 10, 1000, 256

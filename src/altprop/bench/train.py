@@ -15,7 +15,7 @@ import torch
 
 from altprop import rules
 from altprop.bench import checkpoint, meter, protocol
-from altprop.bench.contenders import Contender, Setting
+from altprop.bench.contender import Contender, Setting
 from altprop.bench.evaluate import evaluate
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store

@@ -1,0 +1,129 @@
+"""What a contender is: a rule, the net that it needs and the hyperparameters chosen for a task, all plain values."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from altprop import nets, rules, schedules
+from altprop.bench import cases, protocol
+from altprop.rule import Problem, Rule
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders of one comparison share."""
+
+    task: str
+    problem: Problem
+    net: str
+    width: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer as plain values: a name in torch.optim and its keyword arguments."""
+
+    name: str = "Adam"
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"lr": 1e-3})
+
+    def __call__(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, self.name)
+        return kind(parameters, fused=True, **self.arguments)
+
+
+def adam(lr: float = 1e-3, **arguments: Any) -> Optimizer:
+    return Optimizer("Adam", {"lr": lr, **arguments})
+
+
+def sgd(lr: float, **arguments: Any) -> Optimizer:
+    return Optimizer("SGD", {"lr": lr, **arguments})
+
+
+@dataclass(frozen=True)
+class Card:
+    """The fairness card: how this contender differs from the others, and how it was tuned."""
+
+    activation: str = "relu"
+    label_in_input: bool = False
+    tuning: str = "untuned defaults"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A rule on a net with hyperparameters; all plain values, so that it can be stored and shown.
+
+    widths: hidden widths (channels for a convolutional net); output: whether the net ends in an output block;
+    frozen: whether all blocks but the output one stay at their random values; net: the kind of net, where it is not
+    the comparison's; label_inputs: features (or channels) that the net takes besides the task's, for a label;
+    jitter: training images are shifted by up to so many pixels.
+    """
+
+    rule: str
+    widths: tuple[int, ...]
+    variant: str = ""
+    output: bool = True
+    frozen: bool = False
+    act: str = "relu"
+    init: str = "kaiming"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Optimizer] = field(default_factory=lambda: {"all": adam()})
+    schedule: str = "constant"
+    batch_size: int | None = None
+    card: Card = Card()
+    net: str = ""
+    label_inputs: int = 0
+    jitter: int = 0
+
+    @property
+    def label(self) -> str:
+        return cases.label(self.rule, self.variant)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Everything that shapes training, as JSON can hold it."""
+        found = asdict(self)
+        del found["card"], found["rule"], found["variant"]
+        # Left out at their defaults, so that runs measured before these fields existed keep their keys.
+        return {k: v for k, v in found.items() if v or k not in ("net", "label_inputs", "jitter")}
+
+    def network(self, setting: Setting, seed: int) -> nn.Sequential:
+        """The net, its weights drawn from the seed alone."""
+        generator = torch.Generator().manual_seed(protocol.seed_of("init", seed))
+        shape = [int(n or 0) for n in setting.problem.input_shape]
+        classes = setting.problem.outputs if self.output else None
+        if not self.widths:  # the linear classifier
+            features = nets.linear(math.prod(shape), setting.problem.outputs, self.init, generator)
+            return nn.Sequential(nets.Block(pool=nn.Flatten()), nets.Block(features))
+        shape[0] += self.label_inputs
+        if (self.net or setting.net) == "conv":
+            net = nets.conv(shape, self.widths, classes=classes, act=self.act, init=self.init, generator=generator)
+        else:
+            net = nets.mlp([*shape, *self.widths], classes=classes, act=self.act, init=self.init, generator=generator)
+        if self.frozen:
+            net[: len(net) - self.output].requires_grad_(False)
+        return net
+
+    def build(self, setting: Setting, seed: int) -> Rule:
+        """The rule on its own net, ready to learn; raises UsageError if the rule does not support the net."""
+        optimizer = self.optimizer.get("all", self.optimizer)
+        return rules.find(self.rule)(
+            self.network(setting, seed),
+            setting.problem,
+            optimizer=optimizer,
+            schedule=getattr(schedules, self.schedule),
+            generator=torch.Generator().manual_seed(protocol.seed_of("rule", seed)),
+            **self.options,
+        )
+
+
+def hidden(setting: Setting) -> tuple[int, ...]:
+    """The common net's hidden widths."""
+    return (setting.width,) * setting.depth
+
+
+TUNED = "schedule and learning rate chosen on validation with one seed"
