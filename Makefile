@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup compare test recipes bench clean
+.PHONY: help setup compare test recipes ablation bench clean
 
 # The Python that makes .venv: the first of these that is new enough. `make PYTHON=/path/to/python3` picks another.
 PYTHON ?= python3 python3.11 python3.12 python3.13 python3.14
@@ -47,8 +47,11 @@ test: $(STAMP) ## all checks and tests
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -n 2
 
-recipes: $(STAMP) ## the numbers of docs/results on MNIST, from the beginning (about an hour)
+recipes: $(STAMP) ## the numbers of docs/results, from the beginning (hours; python -m altprop.bench.recipes --only NAME)
 	$(VENV)/bin/python -m altprop.bench.recipes
+
+ablation: $(STAMP) ## forward-forward with one thing changed at a time, for docs/results (about an hour)
+	$(VENV)/bin/python -m altprop.bench.ablation
 
 bench: $(STAMP) ## step time, operations and floor of each rule against backprop
 	$(VENV)/bin/python -m altprop.bench.speed

@@ -84,7 +84,7 @@ def test_training_state_round_trip_in_the_middle(name: str, progress: float) -> 
     fresh.load_training_state(saved)
     assert same(ahead, state(teach(fresh, data[6:], progress)))
     with pytest.raises(UsageError, match="cannot be loaded"):
-        rule_of(name, widths=(16, 16)).load_training_state(saved)
+        rule_of(name, widths=(20, 20)).load_training_state(saved)
 
 
 @every_rule

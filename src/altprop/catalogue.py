@@ -9,7 +9,11 @@ from rich.text import Text
 
 from altprop import rules, tasks
 
-NETS = {"mlp": "linear blocks, flat input", "conv": "3x3 convolutions with pooling (a small VGG)"}
+NETS = {
+    "mlp": "linear blocks, flat input",
+    "conv": "3x3 convolutions with pooling (a small VGG)",
+    "local": "local receptive fields without weight sharing",
+}
 
 
 def describe(name: str) -> tuple[str, dict[str, object]]:

@@ -174,11 +174,15 @@ class Rule(nn.Module):
         """Step the part's own optimizer on the gradients that lie in `.grad`, then free them."""
         optimizer = self.optimizers[part]
         if self.schedule is not None:
-            factor = self.schedule(self.progress)
+            factor = self.schedule(self.progress_of(part))
             for group, rate in zip(optimizer.param_groups, self._rates[part], strict=True):
                 group["lr"] = rate * factor
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    def progress_of(self, part: str) -> float:
+        """Where a part stands in its own training; a rule that trains one part after another says more."""
+        return self.progress
 
     @torch.no_grad()
     def assign(self, parameter: Tensor, value: Tensor) -> None:

@@ -291,7 +291,7 @@ def test_a_step_that_fills_the_space_of_activations_is_no_excuse() -> None:
             self.net(torch.cat([x, noise]))
             return super().learn(x, y)
 
-    assert findings(ManyPasses)["uses later blocks"].measured.startswith("all (")
+    assert findings(ManyPasses)["uses later blocks"].measured.startswith("all")
 
 
 def test_the_output_block_is_found_out() -> None:

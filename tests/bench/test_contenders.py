@@ -1,17 +1,24 @@
 """Contenders and controls: what every comparison holds, and `--set`."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from altprop import Problem, UsageError
-from altprop.bench.compare import _contenders, _settings, parameters
+from altprop.bench.compare import _contenders, _settings, parameters, plan
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import contender, controls
 from altprop.bench.overrides import override
+from altprop.bench.protocol import Budget
+from altprop.bench.train import Process
 from altprop.rules import RULES
-from altprop.tasks import load
+from altprop.tasks import Split, load
+from altprop.tasks.task import divided
 
 SETTING = Setting("digits", Problem((64,), 10), "mlp", 32, 2)
+DIGITS = load("digits")
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -23,14 +30,55 @@ def test_same_seed_same_net_other_seed_other_net(name: str) -> None:
 
 
 def test_backprop_and_controls_are_always_there() -> None:
-    labels = [c.label for c in _contenders(["signal-propagation"], SETTING, ())]
+    labels = [c.label for c in _contenders(["signal-propagation"], SETTING, (), DIGITS)]
     assert labels == ["signal-propagation", "backprop", "backprop · linear", "backprop · frozen"]
 
 
 def test_a_net_of_its_own_brings_backprop_and_a_frozen_readout_on_that_net() -> None:
-    labels = {c.label for c in _contenders(["forward-forward", "soft-wta"], SETTING, ())}
+    labels = {c.label for c in _contenders(["forward-forward", "soft-wta"], SETTING, (), DIGITS)}
     assert {f"backprop · on the net of {rule}" for rule in ("forward-forward", "soft-wta")} <= labels
     assert {"backprop · frozen on the net of forward-forward", "soft-wta · frozen on the net of soft-wta"} <= labels
+
+
+def test_controls_share_the_net_and_the_jitter_but_not_the_label() -> None:
+    plain = contender("forward-forward", SETTING)
+    conv = replace(plain, variant="conv", net="conv", widths=(4, 6), label_inputs=10, options={"peer": 0.0})
+    shaken = replace(plain, variant="jitter", jitter=2)
+    again = replace(plain, variant="other options", options={"peer": 0.0}, label_inputs=10)
+    found = {c.variant: c for c in controls([plain, conv, shaken, again], SETTING)}
+    names = ["forward-forward", "forward-forward, conv", "forward-forward, jitter"]
+    own = [f"{kind}on the net of {name}" for name in names for kind in ("", "frozen ")]
+    assert list(found) == ["", "linear", "frozen", *own]
+    for kind in ("", "frozen "):
+        on_conv, on_shaken = (found[f"{kind}on the net of {name}"] for name in names[1:])
+        assert (on_conv.net, on_conv.widths, on_conv.jitter, on_shaken.jitter) == ("conv", (4, 6), 0, 2)
+        assert not any(c.label_inputs or c.options for c in (on_conv, on_shaken))
+
+
+def test_data_come_in_the_shape_that_a_contenders_net_takes() -> None:
+    vectors = Setting("digits", DIGITS.flat().problem, "mlp", 8, 2)
+    images = Setting("digits", DIGITS.problem, "conv", 4, 2)
+    plain = contender("backprop", vectors)
+    for setting, net, shape in (
+        (vectors, "", (64,)),
+        (vectors, "conv", (1, 8, 8)),
+        (images, "", (1, 8, 8)),
+        (images, "mlp", (64,)),
+    ):
+        for data in (DIGITS, DIGITS.flat()):
+            made = plan(replace(plain, net=net), setting, data, 0, Budget(epochs=1), Process())
+            assert made.task.shape == made.setting.problem.input_shape == shape
+            assert made.columns()["net"] == (net or setting.net)
+            x, y = made.task.train.batch(slice(0, 4))
+            made.contender.build(made.setting, 0).step(x, y)
+
+
+def test_jitter_of_what_is_no_image_is_refused() -> None:
+    part = Split(np.zeros((4, 6), dtype=np.uint8), np.arange(4), scale=1.0)
+    data = divided("vectors", {"train": part, "validation": part, "test": part}, ("a", "b", "c", "d"))
+    setting = Setting("vectors", data.problem, "mlp", 8, 2)
+    with pytest.raises(UsageError, match="inputs are none"):
+        plan(replace(contender("backprop", setting), jitter=1), setting, data, 0, Budget(epochs=1), Process())
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -58,9 +106,9 @@ def test_depths_have_nearly_equal_parameters() -> None:
 
 def test_unsupported_nets_bring_no_controls() -> None:
     setting = Setting("images", Problem((1, 8, 8), 10), "conv", 8, 2)
-    labels = [c.label for c in _contenders(None, setting, ())]
-    assert not any("forward-forward" in label and "·" in label for label in labels)
-    assert "forward-forward" in labels
+    labels = [c.label for c in _contenders(None, setting, (), DIGITS)]
+    assert not any("soft-wta" in label and "·" in label for label in labels)
+    assert "soft-wta" in labels
 
 
 def test_set_changes_the_plain_contender_alone() -> None:

@@ -58,7 +58,7 @@ def test_the_process_gets_its_settings_back(tmp_path: object) -> None:
 def test_unsupported_is_stored_with_its_reason(tmp_path: object) -> None:
     frame = compare("digits", None, seeds=1, samples=64, net="conv", width=4, store=f"{tmp_path}/s.db")
     unsupported = frame[frame["status"] == "unsupported"]
-    assert "forward-forward" in set(unsupported["rule"])
+    assert "soft-wta" in set(unsupported["rule"])
     assert (unsupported["reason"].str.len() > 10).all()
     assert {"backprop", "direct-feedback-alignment", "signal-propagation"} <= set(
         frame[frame["status"] == "ok"]["rule"]

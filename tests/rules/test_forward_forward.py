@@ -11,15 +11,12 @@ from altprop import nets
 from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
-from altprop.rules.forward_only.forward_forward import (
-    ForwardForward,
-    default_threshold,
-    hard_negatives,
-    normalise,
-    uniform_negatives,
-)
+from altprop.rules.forward_only.activity import limited, normalised
+from altprop.rules.forward_only.forward_forward import ForwardForward
+from altprop.rules.forward_only.negatives import hard_negatives, uniform_negatives
 
 INPUTS, CLASSES, BATCH = 9, 3, 6
+STRENGTH, NEUTRAL = 1.5, 0.2
 SGD = partial(torch.optim.SGD, lr=0.0)
 
 
@@ -54,7 +51,13 @@ class _Round(torch.autograd.Function):
 
 def build(net: nn.Sequential | None = None, inputs: int = INPUTS, **options: Any) -> ForwardForward:
     net = nets.mlp([inputs, 8, 7, 5]) if net is None else net
-    options = {"optimizer": SGD, "peer": 0.0, "generator": torch.Generator().manual_seed(5)} | options
+    options = {
+        "label": STRENGTH,
+        "neutral": NEUTRAL,
+        "optimizer": SGD,
+        "peer": 0.0,
+        "generator": torch.Generator().manual_seed(5),
+    } | options
     rule = ForwardForward(net.double(), Problem((inputs,), CLASSES), **options)
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
@@ -108,8 +111,8 @@ def drawn(rule: ForwardForward, x: Tensor, y: Tensor) -> Tensor:
 def naive_gradients(rule: ForwardForward, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Autograd of each block's BCE and of the head's cross-entropy, three full inputs, no sharing."""
     wrong = drawn(rule, x, y)
-    a = torch.cat([written(x, rule.label * one_hot(y)), written(x, rule.label * one_hot(wrong))])
-    neutral = written(x, torch.full((len(x), CLASSES), rule.neutral, dtype=torch.float64))
+    a = torch.cat([written(x, STRENGTH * one_hot(y)), written(x, STRENGTH * one_hot(wrong))])
+    neutral = written(x, torch.full((len(x), CLASSES), NEUTRAL, dtype=torch.float64))
     target = torch.cat([torch.ones(len(x)), torch.zeros(len(x))]).double()
     names = {p: n for n, p in rule.named_parameters()}
     found: dict[str, Tensor] = {}
@@ -145,7 +148,7 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("negatives", ["hard", "uniform"])
 @pytest.mark.parametrize("act", ["relu", "tanh", "leaky-relu", "gelu", "sigmoid"])
 def test_a_step_is_the_gradient_of_the_written_losses(act: str, negatives: str) -> None:
-    rule = build(nets.mlp([INPUTS, 8, 7, 5], act=act), negatives=negatives, temperature=1.7, label=1.5, neutral=0.2)
+    rule = build(nets.mlp([INPUTS, 8, 7, 5], act=act), negatives=negatives, temperature=1.7)
     x, y = batch()
     expected = naive_gradients(rule, x, y)
     close(gradients(rule, x, y), expected)
@@ -195,7 +198,7 @@ def test_peers_push_units_towards_the_mean_activity_even_where_relu_is_off() -> 
     rule.generator.set_state(state)
     rule.peer = peer
     found = gradients(rule, x, y)
-    a = written(x, rule.label * one_hot(y))
+    a = written(x, STRENGTH * one_hot(y))
     for i, block in enumerate(rule.net):
         h = block(a).detach()
         m = 0.9 * before[i] + 0.1 * h.mean(0)
@@ -228,10 +231,10 @@ def test_every_blocks_input_has_mean_square_one() -> None:
     for block in list(rule.net)[1:]:
         block.affine.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     rule.step(*batch())
-    assert len(seen) == 4  # two blocks: once to predict, once to learn
+    assert len(seen) == 6  # two blocks: once to predict, then with and without a label
     for a in seen:
         torch.testing.assert_close(a.square().mean(1), torch.ones(len(a)).double())
-    torch.testing.assert_close(normalise(torch.zeros(2, 3), torch.zeros(2)), torch.zeros(2, 3))
+    torch.testing.assert_close(normalised(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
 # Predictions.
@@ -240,7 +243,7 @@ def test_every_blocks_input_has_mean_square_one() -> None:
 def test_head_reads_the_neutral_label_and_all_blocks_but_the_first() -> None:
     rule = build()
     x, _ = batch()
-    a = written(x, torch.full((len(x), CLASSES), 0.1, dtype=torch.float64))
+    a = written(x, torch.full((len(x), CLASSES), NEUTRAL, dtype=torch.float64))
     logits = torch.zeros(len(x), CLASSES).double()
     for i, block in enumerate(rule.net):
         a = unit(block(a))
@@ -258,7 +261,7 @@ def test_energy_is_the_goodness_of_one_pass_a_class(act: str) -> None:
     x, _ = batch()
     expected = []
     for label in range(CLASSES):
-        a = written(x, rule.label * one_hot(torch.full((len(x),), label)))
+        a = written(x, STRENGTH * one_hot(torch.full((len(x),), label)))
         goodness = torch.zeros(len(x)).double()
         for i, block in enumerate(rule.net):
             h = block(a)
@@ -268,13 +271,12 @@ def test_energy_is_the_goodness_of_one_pass_a_class(act: str) -> None:
     torch.testing.assert_close(rule.predictors()["energy"](x), torch.stack(expected, 1), rtol=1e-10, atol=1e-12)
 
 
-def test_energy_multiplies_the_pixels_once() -> None:
+def test_energy_multiplies_the_inputs_once() -> None:
     rule = build()
     x, _ = batch()
     with Trace({}) as trace:
         rule.energy(x)
-    deeper = CLASSES * (CLASSES * 8 + 8 * 7 + 7 * 5)
-    assert trace.operations == 2 * BATCH * ((INPUTS - CLASSES) * 8 + deeper)
+    assert trace.operations == 2 * ((BATCH + CLASSES + 1) * INPUTS * 8 + BATCH * CLASSES * (8 * 7 + 7 * 5))
 
 
 def test_images_are_flattened_before_a_net_that_opens_with_a_flatten() -> None:
@@ -344,13 +346,12 @@ def test_operations_equal_a_count_by_hand(negatives: str) -> None:
     x, y = batch(inputs=n0)
     with Trace({}) as trace:
         rule.step(x, y)
-    pixels = {"hard": 1 + 1, "uniform": 2 + 1}[negatives]  # forward (again after the update) and weight gradient
-    labels = {"hard": 1 + 3 + 2, "uniform": 2 + 1 + 1 + 2}[negatives]
+    # The first layer sees each input once and each code once: forward (again after the update) and weight gradient.
+    first = {"hard": 1 + 1, "uniform": 2 + 1}[negatives] * (BATCH + CLASSES + 1) * n0 * n1
     deeper = 4 + 2  # four streams forward, positives and negatives in the weight gradient
     heads = 1 + 1
-    count = pixels * (n0 - CLASSES) * n1 + labels * CLASSES * n1
-    count += deeper * (n1 * n2 + n2 * n3) + heads * CLASSES * (n2 + n3)
-    assert trace.operations == 2 * BATCH * count
+    count = deeper * (n1 * n2 + n2 * n3) + heads * CLASSES * (n2 + n3)
+    assert trace.operations == 2 * (first + BATCH * count)
 
 
 @pytest.mark.parametrize(("negatives", "act"), [("hard", "relu"), ("uniform", "tanh"), ("hard", "gelu")])
@@ -399,20 +400,21 @@ def test_threshold_is_the_width_for_relu_and_within_range_for_bounded_activation
     assert build().thresholds == {0: 8.0, 1: 7.0, 2: 5.0}
     assert build(nets.mlp([INPUTS, 8, 7], act="tanh")).thresholds == {0: 4.0, 1: 3.5}
     assert build(threshold=0.25).thresholds == {0: 2.0, 1: 1.75, 2: 1.25}
-    assert default_threshold(nets.mlp([4, 4], norm=True)[0]) == 0.5
+    assert limited(nets.mlp([4, 4], norm=True)[0]) and not limited(nets.mlp([4, 4])[0])
 
 
 @pytest.mark.parametrize(
     ("net", "problem", "reason"),
     [
         (nets.mlp([9, 8], classes=3), Problem((9,), 3), "ends in an output block"),
-        (nets.conv((1, 8, 8), [4]), Problem((1, 8, 8), 3), "convolutional blocks: not yet"),
+        (nets.conv((3, 8, 8), [4]), Problem((1, 8, 8), 3), "takes 3 features"),
+        (nets.conv((1, 8, 8), [4]), Problem((64,), 3), "does not take inputs of shape"),
         (nets.mlp([3, 8]), Problem((3,), 3), "give more features"),
         (nets.mlp([9, 8]), Problem((12,), 3), "takes 9 features"),
         (nets.mlp([9, 8]), Problem((9,), 3, "regression"), "two classes or more"),
         (nets.mlp([9, 8]), Problem((9,), 1), "two classes or more"),
         (nets.mlp([9, 8]).requires_grad_(False), Problem((9,), 3), "trainable parameters"),
-        (nn.Sequential(nn.ReLU(), *nets.mlp([9, 8])), Problem((9,), 3), "must begin with a linear layer"),
+        (nn.Sequential(nn.ReLU(), *nets.mlp([9, 8])), Problem((9,), 3), "must begin with a linear or conv"),
         (nn.Sequential(*nets.mlp([9, 8]), nets.Block(norm=nn.BatchNorm1d(8))), Problem((9,), 3), "batch statistics"),
     ],
 )

@@ -58,6 +58,35 @@ def test_flat_is_a_view() -> None:
     assert (flat.digest, flat.classes) == (task.digest, 2)
 
 
+def test_flat_knows_the_way_back() -> None:
+    task = small()
+    assert task.image == task.flat().image == (1, 2, 3)
+    back = task.flat().images()
+    assert back.shape == (1, 2, 3) and np.shares_memory(back.train.x, task.train.x)
+    assert np.array_equal(back.test.x, task.test.x)
+
+
+def test_vectors_do_not_become_images() -> None:
+    part = Split(np.zeros((4, 6), dtype=np.uint8), np.zeros(4, dtype=np.int64), scale=1.0)
+    vectors = divided("vectors", {"train": part, "validation": part, "test": part}, ("only",))
+    with pytest.raises(UsageError, match="no images"):
+        vectors.images()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_binary_is_another_task_of_zeros_and_ones(flat: bool) -> None:
+    x = np.array([[0, 7, 8], [9, 15, 16]], dtype=np.uint8).reshape(1, 1, 2, 3)
+    part = Split(x, np.zeros(1, dtype=np.int64), scale=1 / 16)
+    task = divided("grey", {"train": part, "validation": part, "test": part}, ("only",), note="a note")
+    task = task.flat() if flat else task
+    binary = task.binary()
+    pixels, labels = binary.train.batch(slice(None))
+    assert pixels.flatten().tolist() == [0, 0, 0, 1, 1, 1]  # exactly half is not above half
+    assert pixels.shape[1:] == binary.shape == task.shape and labels.tolist() == [0]
+    assert (binary.name, binary.note, binary.image) == ("grey-binary", "a note", (1, 2, 3))
+    assert binary.digest != task.digest
+
+
 def test_problem() -> None:
     assert small().problem == Problem((1, 2, 3), 2, "classification")
     assert small().flat().problem == Problem((6,), 2, "classification")

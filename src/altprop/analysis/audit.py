@@ -159,8 +159,10 @@ def _prediction(rule: Rule, x: Tensor) -> Trace:
 
 
 def _weights(rule: Rule) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers; a buffer that no state_dict keeps is a constant, which the hyperparameters give."""
+    kept = rule.state_dict()
     yield from rule.named_parameters()
-    yield from ((name, buffer) for name, buffer in rule.named_buffers() if buffer.numel())
+    yield from ((name, buffer) for name, buffer in rule.named_buffers() if buffer.numel() and name in kept)
 
 
 def training_only(bench: Bench) -> str:

@@ -125,9 +125,15 @@ def later_parameters(rule: Rule, block: int) -> dict[str, nn.Parameter]:
 
 
 def block_parameters(rule: Rule) -> dict[int, dict[str, nn.Parameter]]:
-    """Each block's trainable parameters by the rule's names, by the block's place in the net."""
+    """Each block's trainable parameters by the rule's names, by the block's place in the net.
+
+    Where a rule leaves all its blocks as they are, what learns on top of block i is the part "heads.i".
+    """
     names = {p: name for name, p in rule.named_parameters()}
     blocks = {i: {names[p]: p for p in b.parameters() if p.requires_grad} for i, b in enumerate(rule.net)}
+    if not any(blocks.values()):
+        groups = {i: rule.optimizers[f"heads.{i}"].param_groups for i in blocks if f"heads.{i}" in rule.optimizers}
+        blocks = {i: {names[p]: p for group in found for p in group["params"]} for i, found in groups.items()}
     return {i: parameters for i, parameters in blocks.items() if parameters}
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from altprop import rules
 from altprop.analysis.audit import Finding, audit
+from altprop.bench.source import source_hash
 from altprop.bench.store import Store
-from altprop.bench.train import source_hash
 
 
 def findings(name: str) -> list[Finding]:

@@ -1,7 +1,6 @@
 """Compare rules: plan every run, carry out those that the store does not have, audit the claims, give the results."""
 
 import difflib
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -12,19 +11,19 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from altprop import nets, rules, tasks
+from altprop import rules, tasks
 from altprop.bench import protocol
 from altprop.bench.audits import audit_all
-from altprop.bench.contender import Contender, Setting, hidden
-from altprop.bench.contenders import contender, controls
+from altprop.bench.contender import Contender, Setting, hidden, network
+from altprop.bench.contenders import contender, controls, net_of
 from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store, default_path
 from altprop.bench.train import Diverged, Plan, Process, Run
 from altprop.errors import UsageError
-from altprop.tasks import Task
+from altprop.tasks import Task, jitter
 
-NETS = ("mlp", "conv")
+NETS = ("mlp", "conv", "local")
 
 
 @runtime_checkable
@@ -73,22 +72,66 @@ def compare(
     """
     _check(net, seeds, depth, width, batch_size, threads, device, precision)
     data = tasks.load(task) if isinstance(task, str) else task
-    data = data.flat() if net == "mlp" else data
     budget = Budget(_epochs(data.name, epochs, samples, seconds), samples, seconds)
     process = Process(device, threads, precision)
     plans = [
-        Plan(c, setting, data, seed, budget, batch_size or c.batch_size or default_batch_size(data), process, command)
+        made
         for seed in range(seeds)  # outermost, so that rules are interleaved in time
-        for setting in _settings(data, net, width, depth)
-        for c in _contenders(names, setting, settings)
+        for setting in _settings(shaped(data, net), net, width, depth)
+        for c in _contenders(names, setting, settings, data)
+        for made in [plan(c, setting, data, seed, budget, process, command, batch_size)]
     ]
-    opened = Store(store if store is not None else default_path())
+    return carry_out(plans, store if store is not None else default_path(), observer)
+
+
+def plan(
+    c: Contender,
+    setting: Setting,
+    task: Task,
+    seed: int,
+    budget: Budget,
+    process: Process,
+    command: str = "",
+    batch_size: int | None = None,
+) -> Plan:
+    """One contender's run, with the data in the shape that its net takes. Raises UsageError where the task has none
+    in that shape, or where its inputs cannot be moved by the contender's jitter."""
+    if c.jitter:
+        jitter.check(c.jitter, task.image)
+    data = shaped(task, c.net or setting.net)
+    size = batch_size or c.batch_size or default_batch_size(data)
+    return Plan(c, fitted(c, setting, task), data, seed, budget, size, process, command)
+
+
+def fitted(c: Contender, setting: Setting, task: Task) -> Setting:
+    """The setting with its problem in the shape that the contender's net takes."""
+    return replace(setting, problem=shaped(task, c.net or setting.net).problem)
+
+
+def shaped(task: Task, net: str) -> Task:
+    """The task as a kind of net takes it: vectors for "mlp", images for any other."""
+    return task.flat() if net == "mlp" else task.images()
+
+
+def carry_out(plans: Sequence[Plan], store: Path | str, observer: Observer | None = None) -> pd.DataFrame:
+    """Every run that the store does not have yet, then the audit of the rules; returns every stored point."""
+    opened = Store(store)
     try:
         _carry_out(plans, opened, observer or Silent())
         audit_all(opened, {plan.contender.rule for plan in plans})
         return opened.results()
     finally:
         opened.close()
+
+
+def measured(plans: Sequence[Plan], frame: pd.DataFrame, store: Path | str) -> pd.DataFrame:
+    """Those of the stored points that belong to the plans."""
+    opened = Store(store)
+    try:
+        found = [opened.run(plan.key()) for plan in plans]
+    finally:
+        opened.close()
+    return frame[frame["run"].isin([run["id"] for run in found if run is not None])]
 
 
 def default_batch_size(task: Task) -> int:
@@ -103,7 +146,7 @@ def _epochs(task: str, epochs: int | None, samples: int | None, seconds: float |
 
 def _settings(task: Task, net: str, width: int | None, depths: Sequence[int]) -> list[Setting]:
     """One setting a depth; the others at nearly as many parameters as the first, by narrower or wider layers."""
-    usual = 32 if net == "conv" else protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
+    usual = {"conv": 32, "local": 64}.get(net) or protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
     first = Setting(task.name, task.problem, net, width or usual, depths[0])
     goal = parameters(first)
     found = [first]
@@ -117,19 +160,24 @@ def parameters(setting: Setting) -> int:
     """How many parameters the common net has (weights and biases), without building it."""
     shape = [int(n or 0) for n in setting.problem.input_shape]
     with torch.device("meta"):
-        if setting.net == "conv":
-            net = nets.conv(shape, hidden(setting), classes=setting.problem.outputs)
-        else:
-            net = nets.mlp([math.prod(shape), *hidden(setting)], classes=setting.problem.outputs)
+        net = network(setting.net, shape, hidden(setting), classes=setting.problem.outputs)
     return sum(p.numel() for p in net.parameters())
 
 
-def _contenders(names: Sequence[str] | None, setting: Setting, settings: Sequence[str]) -> list[Contender]:
-    """The named rules' contenders, then the controls; those of an unsupported contender are left out."""
+def _contenders(names: Sequence[str] | None, setting: Setting, settings: Sequence[str], task: Task) -> list[Contender]:
+    """The named rules' contenders, then the controls, both with the settings that override theirs."""
     chosen = [contender(name, setting) for name in dict.fromkeys(names or rules.places())]
-    supported = [c for c in chosen if unsupported(c, setting, 0) is None]
-    together = {c.label: c for c in [*chosen, *controls(supported, setting)]}
-    return override(list(together.values()), list(settings))
+    return override(controlled(chosen, setting, task), list(settings))
+
+
+def controlled(chosen: Sequence[Contender], setting: Setting, task: Task, *, same_net: bool = False) -> list[Contender]:
+    """The contenders, then their controls; an unsupported contender has none. same_net: only backprop on their nets."""
+    supported = [c for c in chosen if unsupported(c, fitted(c, setting, task), 0) is None]
+    others = controls(supported, setting)
+    if same_net:
+        kept = {net_of(c, setting) for c in supported}
+        others = [c for c in others if c.rule == "backprop" and not c.frozen and net_of(c, setting) in kept]
+    return list({c.label: c for c in [*chosen, *others]}.values())
 
 
 def unsupported(c: Contender, setting: Setting, seed: int) -> str | None:

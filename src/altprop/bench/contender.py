@@ -1,7 +1,7 @@
 """What a contender is: a rule, the net that it needs and the hyperparameters chosen for a task, all plain values."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class Card:
 class Contender:
     """A rule on a net with hyperparameters; all plain values, so that it can be stored and shown.
 
-    widths: hidden widths (channels for a convolutional net); output: whether the net ends in an output block;
+    widths: hidden widths (channels for a convolutional or local net); output: whether the net ends in an output block;
     frozen: whether all blocks but the output one stay at their random values; net: the kind of net, where it is not
     the comparison's; label_inputs: features (or channels) that the net takes besides the task's, for a label;
     jitter: training images are shifted by up to so many pixels.
@@ -100,10 +100,8 @@ class Contender:
             features = nets.linear(math.prod(shape), setting.problem.outputs, self.init, generator)
             return nn.Sequential(nets.Block(pool=nn.Flatten()), nets.Block(features))
         shape[0] += self.label_inputs
-        if (self.net or setting.net) == "conv":
-            net = nets.conv(shape, self.widths, classes=classes, act=self.act, init=self.init, generator=generator)
-        else:
-            net = nets.mlp([*shape, *self.widths], classes=classes, act=self.act, init=self.init, generator=generator)
+        kind, options = self.net or setting.net, {"act": self.act, "init": self.init, "generator": generator}
+        net = network(kind, shape, self.widths, classes=classes, **options)
         if self.frozen:
             net[: len(net) - self.output].requires_grad_(False)
         return net
@@ -119,6 +117,32 @@ class Contender:
             generator=torch.Generator().manual_seed(protocol.seed_of("rule", seed)),
             **self.options,
         )
+
+
+def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: Any) -> nn.Sequential:
+    """A net of a kind, for inputs of this shape; widths are channels for all but "mlp"."""
+    if kind == "conv":
+        return nets.conv(shape, widths, **options)
+    if kind == "local":
+        return nets.local(shape, fields(shape, widths), **options)
+    return nets.mlp([math.prod(shape), *widths], **options)
+
+
+def fields(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(channels, kernel, stride) of the blocks of a locally connected net, after Hinton 2022's for MNIST.
+
+    The first fields are a third of the image wide, a third of each overlaps with the next one, and the strides end at
+    the image's edge: 4x4 places for 28x28 and for 32x32 images. Every further block sees 2x2 places.
+    """
+    sides = shape[1:]
+    kernel = math.ceil(min(sides) / 3)
+    stride = next(s for s in range(max(1, 2 * kernel // 3), 0, -1) if all((n - kernel) % s == 0 for n in sides))
+    found = [(channels[0], kernel, stride)]
+    grid = min((n - kernel) // stride + 1 for n in sides)
+    for wide in channels[1:]:
+        found.append((wide, min(2, grid), 1))
+        grid = max(1, grid - 1)
+    return found
 
 
 def hidden(setting: Setting) -> tuple[int, ...]:

@@ -57,7 +57,16 @@ def soft_wta(setting: Setting) -> Contender:
 CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "backprop": backprop,
     "forward-forward": family.forward_forward,
+    "unsupervised-forward-forward": family.unsupervised_forward_forward,
+    "self-contrastive-forward-forward": family.self_contrastive_forward_forward,
+    "recurrent-forward-forward": family.recurrent_forward_forward,
+    "generative-forward-forward": family.generative_forward_forward,
     "signal-propagation": signal_propagation,
+    "mono-forward": family.mono_forward,
+    "spela": family.spela,
+    "cascaded-forward": family.cascaded_forward,
+    "channel-wise-competition": family.channel_wise_competition,
+    "deeper-forward": family.deeper_forward,
     "direct-feedback-alignment": direct_feedback_alignment,
     "predictive-coding": predictive_coding,
     "soft-wta": soft_wta,
@@ -77,18 +86,26 @@ def contender(name: str, setting: Setting) -> Contender:
 
 def controls(contenders: list[Contender], setting: Setting) -> list[Contender]:
     """What every comparison holds besides its rules: backprop, a linear classifier, and a readout on random blocks;
-    and, for each contender whose net is not the common one, backprop and the frozen readout on that very net."""
+    and, for each net (or jitter) that is not the common one, backprop and the frozen readout on that very net."""
     common = backprop(setting)
     found = [common, linear(common, setting), frozen(common, "")]
+    known = {net_of(common, setting)}
     for other in contenders:
-        if (other.widths, other.act) != (common.widths, common.act):
-            where = f"on the net of {other.rule}"
-            card = replace(
-                common.card, activation=other.act, note=f"the hidden blocks of {other.rule}, and an output block"
-            )
-            found.append(replace(common, variant=where, widths=other.widths, act=other.act, init=other.init, card=card))
-            found.append(frozen(other if other.rule == "soft-wta" else found[-1], f" {where}"))
+        if net_of(other, setting) in known:
+            continue
+        known.add(net_of(other, setting))
+        whose = other.rule + (f", {other.variant}" if other.variant else "")
+        where = f"on the net of {whose}"
+        card = replace(common.card, activation=other.act, note=f"the hidden blocks of {whose}, and an output block")
+        same = replace(common, widths=other.widths, act=other.act, init=other.init, net=other.net, jitter=other.jitter)
+        found.append(replace(same, variant=where, card=card))
+        found.append(frozen(other if other.rule == "soft-wta" else found[-1], f" {where}"))
     return found
+
+
+def net_of(c: Contender, setting: Setting) -> tuple[object, ...]:
+    """What makes two contenders' controls the same."""
+    return c.net or setting.net, c.widths, c.act, c.jitter
 
 
 def linear(common: Contender, setting: Setting) -> Contender:

@@ -1,9 +1,10 @@
-"""`make recipes`: the numbers of docs/results on MNIST, from the beginning, beside the ones that they must reach.
+"""`make recipes`: the numbers of docs/results, from the beginning, beside the ones that they must reach.
 
-Three comparisons, because the rules' recipes differ in length; each has backprop and all controls. Run again, it goes
-on where it was. Last epoch, not the best one; test accuracy, chosen on validation.
+Every recipe is one comparison (see `Recipe`). Run again, it goes on where it was; several processes may share the
+store. Last epoch, not the best one; test accuracy, chosen on validation.
 """
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,123 +12,130 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from altprop.bench.cases import label
-from altprop.bench.compare import compare
-from altprop.bench.stats import INTERVAL_METHOD, final, interval
+from altprop.bench.compare import carry_out, measured
+from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
+from altprop.bench.publish import read_rows, write_page
+from altprop.bench.recipe import Goal, Recipe, publish, section
+from altprop.bench.stats import INTERVAL_METHOD, final
+from altprop.errors import UsageError
 from altprop.report import leaderboard
-from altprop.report.figures import draw
 from altprop.terminal import Bars
 
-TASK, SEEDS = "mnist", 3
-COLUMNS = ["rule", "variant", "predictor", "net", "seed", "epoch", "samples", "train_seconds", "split", "metric"]
-COLUMNS += ["value", "status", "parameters", "operations", "peak_step_bytes", "batch_size", "epochs", "hyperparameters"]
-COLUMNS += ["protocol", "source_hash", "started"]
+HINTON = "Hinton 2022, 4x2000, 60 epochs"
+FOUNDATION = (
+    Recipe(
+        "Ten epochs",
+        10,
+        {
+            ("backprop", ""): Goal(97.9),
+            ("signal-propagation", "output"): Goal(97.4),
+            ("signal-propagation", "nearest"): Goal(97.4),
+            ("direct-feedback-alignment", ""): Goal(97.3),
+            ("predictive-coding", ""): Goal(97.4),
+        },
+    ),
+    Recipe(
+        "Forward-forward",
+        12,
+        {
+            ("forward-forward", "head"): Goal(98.0, 98.64, HINTON),
+            ("forward-forward", "energy"): Goal(97.8),
+        },
+    ),
+    Recipe("Soft winner-take-all", 3, {("soft-wta", ""): Goal(96.8)}),
+)
+
+FOUNDATION_HEAD = """# Results
+
+Made by `make recipes` (this page too). MNIST: 50,000 training, 10,000 validation and 10,000 test images; what was
+chosen was chosen on validation; below is test accuracy at the last epoch, not the best one, for each of three seeds,
+one thread. The runs (hyperparameters, versions, commands) and their points are in each folder's `runs.csv` and
+`rows.csv`. {interval}.
+
+| page | what is on it |
+|---|---|
+| this one | the rules of the foundation on MNIST |
+{pages}
+"""
+PAGES = {
+    "forward_forward_family": "forward-forward whole, and the rules that came from it",
+    "forward_forward_ablation": "forward-forward with one thing changed at a time",
+    "forward_forward_sleep": "positive and negative phases apart, and what happens without negatives",
+    "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
+    "speed": "what a step costs, in time, operations and bytes",
+}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """One comparison, and the least test accuracy of each (rule, predictor) in it, in per cent."""
+class Page:
+    """A page of results: its file, what stands at its top, and its recipes."""
 
-    name: str
-    epochs: int
-    goals: dict[tuple[str, str], float]
-
-    @property
-    def rules(self) -> list[str]:
-        return list(dict.fromkeys(rule for rule, _ in self.goals))
+    file: str
+    head: str
+    recipes: tuple[Recipe, ...]
 
 
-RECIPES = (
-    Recipe(
-        "ten epochs",
-        10,
-        {
-            ("backprop", ""): 97.9,
-            ("signal-propagation", "output"): 97.4,
-            ("signal-propagation", "nearest"): 97.4,
-            ("direct-feedback-alignment", ""): 97.3,
-            ("predictive-coding", ""): 97.4,
-        },
-    ),
-    Recipe("forward-forward", 12, {("forward-forward", "head"): 98.0, ("forward-forward", "energy"): 97.8}),
-    Recipe("soft winner-take-all", 3, {("soft-wta", ""): 96.8}),
+BOOK = (
+    Page("README", FOUNDATION_HEAD, FOUNDATION),
+    Page("forward_forward_family", FORWARD_FORWARD_HEAD, FORWARD_FORWARD),
 )
 
 
-def table(recipe: Recipe, frame: pd.DataFrame) -> str:
-    """One Markdown row a contender: its goal, the mean over seeds with its interval, and every seed."""
-    lines = ["| contender | goal | test accuracy | interval | each seed | reached |", "|---|---|---|---|---|---|"]
-    for (rule, variant, predictor), rows in final(frame).groupby(["rule", "variant", "predictor"], sort=False):
-        values = [100 * v for v in rows.sort_values("seed")["value"]]
-        mean, low, high = interval(values)
-        goal = recipe.goals.get((str(rule), str(predictor))) if not variant else None
-        name = label(str(rule), str(variant), str(predictor))
-        reached = "" if goal is None else "yes" if mean >= goal else "**no**"
-        each = ", ".join(f"{v:.2f}" for v in values)
-        lines.append(f"| {name} | {goal or ''} | {mean:.2f} % | {low:.2f} to {high:.2f} | {each} | {reached} |")
-    return "\n".join(lines)
+def chosen(only: tuple[str, ...]) -> list[Recipe]:
+    """The recipes of these names (or folders), all if none is given; raises UsageError with the nearest name."""
+    every = [recipe for page in BOOK for recipe in page.recipes]
+    known = {name: recipe for recipe in every for name in (recipe.name, recipe.folder)}
+    for name in only:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(r.folder for r in every)}"
+            raise UsageError(f"--only {name}: there is no such recipe; {hint}")
+    return [recipe for recipe in every if not only or {recipe.name, recipe.folder} & set(only)]
 
 
 def against_frozen(frame: pd.DataFrame) -> str:
     """Soft winner-take-all minus its frozen control, seed by seed."""
     last = final(frame).set_index(["rule", "variant", "seed"])["value"]
     frozen = "frozen on the net of soft-wta"
-    gaps = [100 * (last["soft-wta", "", s] - last["soft-wta", frozen, s]) for s in range(SEEDS)]
+    gaps = [100 * (last["soft-wta", "", s] - last["soft-wta", frozen, s]) for s in sorted(frame["seed"].unique())]
     each = ", ".join(f"{gap:+.2f}" for gap in gaps)
     verdict = "yes" if min(gaps) >= 0.4 else "**no**"
     return f"Soft WTA minus its frozen control, seed by seed: {each} points (goal: at least +0.40 on each): {verdict}."
 
 
-HEAD = """# Results on MNIST
-
-Made by `make recipes` (this page too). 50,000 training, 10,000 validation and 10,000 test images; what was chosen was
-chosen on validation; below is test accuracy at the last epoch, not the best one, for each of three seeds, one thread.
-{interval}. Hyperparameters, points of every run and their times are in each folder's `rows.csv`. What a step
-costs, in time, operations and bytes, is in [speed.md](speed.md).
-"""
-
-
-def published(recipe: Recipe, frame: pd.DataFrame, folder: Path) -> str:
-    """Write a recipe's rows and figures, and return its section of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / "rows.csv.part"
-    frame[COLUMNS].to_csv(beside, index=False)
-    beside.replace(folder / "rows.csv")
-    pictures = [path for path in draw(frame, folder) if path.suffix == ".png"]
-    for path in folder.glob("*.pdf"):
-        path.unlink()  # the SVG holds the same drawing
-    parts = [f"## {recipe.name.capitalize()}", table(recipe, frame)]
-    parts += [against_frozen(frame)] if "soft-wta" in recipe.rules else []
-    parts += [f"![{path.stem}]({folder.name}/{path.name})" for path in pictures]
-    return "\n\n".join(parts)
+def write(page: Page, output: Path) -> None:
+    """Write a page from what is published in the folders of its recipes, if anything is."""
+    pages = [f"| [{name}]({name}.md) | {what} |" for name, what in PAGES.items() if (output / f"{name}.md").exists()]
+    method = INTERVAL_METHOD[0].upper() + INTERVAL_METHOD[1:]
+    parts = []
+    for recipe in page.recipes:
+        parts.append(section(recipe, output))
+        frame = read_rows(output / recipe.folder)
+        if not frame.empty and "soft-wta" in set(frame["rule"]):
+            parts.append(against_frozen(frame))
+    if any(parts):
+        head = page.head.format(interval=method, pages="\n".join(pages)).rstrip()
+        write_page(output / f"{page.file}.md", "\n\n".join([head, *(part for part in parts if part)]))
 
 
-def main(output: Path = Path("docs/results"), store: Path = Path("recipes.db")) -> None:
-    """Run the recipes and write docs/results: this page, rows as CSV, and the figures.
+def main(only: tuple[str, ...] = (), output: Path = Path("docs/results"), store: Path = Path("recipes.db")) -> None:
+    """Run the recipes and write docs/results: the pages, rows as CSV, and the figures.
 
     Args:
+        only: names of recipes, where not all of them shall run; the pages keep what is published of the others.
         output: the folder for what is published.
         store: the runs; delete it to measure anew.
     """
     console = Console()
-    sections = [HEAD.format(interval=INTERVAL_METHOD[0].upper() + INTERVAL_METHOD[1:])]
-    for recipe in RECIPES:
+    for recipe in chosen(only):
+        console.print(recipe.name, style="bold")
+        plans = recipe.plans()
         with Bars(console) as bars:
-            frame = compare(
-                TASK,
-                recipe.rules,
-                seeds=SEEDS,
-                epochs=recipe.epochs,
-                store=store,
-                command="make recipes",
-                observer=bars,
-            )
-        frame = frame[(frame["task"] == TASK) & (frame["epochs"] == recipe.epochs)]
+            frame = measured(plans, carry_out(plans, store, bars), store)
         console.print(leaderboard.table(frame, console.width))
-        sections.append(published(recipe, frame, output / recipe.name.replace(" ", "-")))
-    beside = output / "README.md.part"
-    beside.write_text("\n\n".join(sections) + "\n")
-    beside.replace(output / "README.md")
+        publish(recipe, frame, output)
+        for page in BOOK:
+            write(page, output)
 
 
 if __name__ == "__main__":

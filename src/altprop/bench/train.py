@@ -3,25 +3,24 @@
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from altprop import rules
 from altprop.bench import checkpoint, meter, protocol
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.evaluate import evaluate
 from altprop.bench.protocol import Budget
+from altprop.bench.source import source_hash
 from altprop.bench.store import Store
 from altprop.errors import UsageError
 from altprop.rule import Rule
-from altprop.tasks import Task, order
+from altprop.tasks import Task, jitter, order
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class Plan:
 
     def columns(self) -> dict[str, Any]:
         setting, contender = self.setting, self.contender
-        shown = {"task": setting.task, "rule": contender.rule, "variant": contender.variant, "net": setting.net}
+        shown = {"task": setting.task, "rule": contender.rule, "variant": contender.variant}
+        shown["net"] = contender.net or setting.net
         return {**shown, "depth": setting.depth, "width": setting.width, "seed": self.seed}
 
     def details(self) -> dict[str, Any]:
@@ -103,12 +103,6 @@ class Plan:
         }
 
 
-def source_hash(rule: str) -> str:
-    """SHA-256 of the source file of a rule."""
-    file = sys.modules[rules.find(rule).__module__].__file__
-    return hashlib.sha256(Path(str(file)).read_bytes()).hexdigest()[:16]
-
-
 class Diverged(Exception):
     """The loss or the scores are not finite any more."""
 
@@ -122,6 +116,7 @@ class Run:
         self.device = torch.device(plan.process.device)
         self.rule: Rule = plan.contender.build(plan.setting, plan.seed).to(self.device)
         self.clock, self.finishing = meter.Clock(), meter.Clock()
+        self.epoch = -1
         self.samples, self.operations, self.peak, self.per_sample = 0, 0, 0, 0.0
         self.saved = saved
         if saved is not None and (self.folder / saved).exists():
@@ -131,27 +126,35 @@ class Run:
         """To the end of the budget; points and checkpoints go to the store as they come."""
         if self.samples == 0:
             self._measure()
-        train = self.plan.task.train
-        permutation = None
         while (progress := self._progress()) < 1.0:
-            epoch, offset = divmod(self.samples, len(train))
-            if permutation is None or offset == 0:
-                permutation = order(len(train), protocol.seed_of("data", self.plan.seed), epoch)
-            index = permutation[offset : offset + self.plan.batch_size]
-            x, y = (t.to(self.device) for t in train.batch(index))
+            x, y = self._batch()
             self.rule.progress = progress
-            if offset == 0:
+            if self.samples % len(self.plan.task.train) == 0:
                 self._count(x, y)
             with self.clock.running(self.device):
                 metrics = self.rule.step(x, y)
             if not bool(torch.isfinite(metrics["loss"])):
-                raise Diverged(f"the loss was {float(metrics['loss'])} after {self.samples + len(index):,} samples")
-            before, self.samples = self.samples, self.samples + len(index)
-            self.operations += round(self.per_sample * len(index))
+                raise Diverged(f"the loss was {float(metrics['loss'])} after {self.samples + len(y):,} samples")
+            before, self.samples = self.samples, self.samples + len(y)
+            self.operations += round(self.per_sample * len(y))
             if self._due(before):
                 self._measure()
             advance(self._progress())
         self._end("ok")
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """The samples that come next, moved about where the contender has jitter; both off the clock."""
+        task, pixels, seed = self.plan.task, self.plan.contender.jitter, protocol.seed_of("data", self.plan.seed)
+        epoch, place = divmod(self.samples, len(task.train))
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.order = order(len(task.train), seed, epoch)
+            self.offsets = jitter.offsets(len(task.train), pixels, seed, epoch) if pixels else None
+        here = slice(place, place + self.plan.batch_size)
+        x, y = task.train.batch(self.order[here])
+        if self.offsets is not None:
+            x = jitter.moved(x, self.offsets[here], pixels, task.image)
+        return x.to(self.device), y.to(self.device)
 
     def _progress(self) -> float:
         return self.plan.budget.progress(self.samples, self.clock.wall, len(self.plan.task.train))

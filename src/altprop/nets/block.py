@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from altprop.errors import UsageError
+from altprop.nets.fields import Local
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,10 +49,10 @@ def activation(name: str) -> nn.Module:
 
 
 def affine(block: nn.Module) -> nn.Module | None:
-    """The linear or convolutional layer of a block, if it has one in the sense of `Block`."""
+    """The linear, convolutional or locally connected layer of a block, if it has one in the sense of `Block`."""
     if isinstance(block, Block):
         return block.affine
-    return block if isinstance(block, nn.Linear | nn.Conv2d) else None
+    return block if isinstance(block, nn.Linear | nn.Conv2d | Local) else None
 
 
 def output_layer(net: nn.Sequential) -> nn.Linear | None:
@@ -67,9 +68,11 @@ def output_layer(net: nn.Sequential) -> nn.Linear | None:
 
 def input_shape(net: nn.Sequential) -> tuple[int | None, ...]:
     """One sample's shape as the first layer takes it; None where it takes any size."""
-    layer = next((m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)), None)
+    layer = next((m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d | Local)), None)
     if isinstance(layer, nn.Conv2d):
         return (layer.in_channels, None, None)
+    if isinstance(layer, Local):
+        return (layer.in_channels, *layer.size)
     if isinstance(layer, nn.Linear) and not any(isinstance(m, nn.Flatten) for m in net[0].modules()):
         return (layer.in_features,)
     raise UsageError(

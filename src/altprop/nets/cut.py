@@ -4,8 +4,9 @@ from torch import nn
 
 from altprop.errors import UsageError
 from altprop.nets.block import Block
+from altprop.nets.fields import Local
 
-AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Local)
 NORM = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 POOL = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten)
 ACTIVATION = tuple(
@@ -17,9 +18,9 @@ ACTIVATION = tuple(
 def blocks(model: nn.Module) -> nn.Sequential:
     """The model as a row of blocks, sharing its parameters: training the blocks trains the model.
 
-    Every linear or convolutional layer opens a block and takes the norm, activation and pooling that follow it.
-    What stands before the first such layer, and a part that has children and is not `nn.Sequential` (a residual
-    block, say), is a block of its own.
+    Every linear, convolutional or locally connected layer opens a block and takes the norm, activation and pooling
+    that follow it. What stands before the first such layer, and a part that has children and is not `nn.Sequential`
+    (a residual block, say), is a block of its own.
 
     Raises UsageError where the order of the parts is not known (the model is no `nn.Sequential`, so its `forward`
     may branch), where a part is used twice, or where two parts share a parameter.

@@ -16,17 +16,21 @@ uniform: U(-1, 1)/sqrt(fan_in), what torch.nn.Linear does by itself.
 
 
 @torch.no_grad()
-def initialise(layer: nn.Linear | nn.Conv2d, kind: str, generator: torch.Generator) -> None:
-    """Fill weights as `GAINS` says, in the layer's own dtype; biases are zero ("uniform": U(-1, 1)/sqrt(fan_in))."""
+def initialise(layer: nn.Module, kind: str, generator: torch.Generator) -> None:
+    """Fill weights as `GAINS` says, in the layer's own dtype; biases are zero ("uniform": U(-1, 1)/sqrt(fan_in)).
+
+    The layer has a `weight` whose first axis are its units (linear, convolutional, `Local`), and perhaps a `bias`.
+    """
     if kind not in GAINS:
         raise UsageError(f"init={kind!r} is not known; choose one of {', '.join(GAINS)}")
-    bound = 1.0 / math.sqrt(layer.weight[0].numel())
+    weight, bias = layer.get_parameter("weight"), dict(layer.named_parameters(recurse=False)).get("bias")
+    bound = 1.0 / math.sqrt(weight[0].numel())
     if kind == "uniform":
-        layer.weight.uniform_(-bound, bound, generator=generator)
+        weight.uniform_(-bound, bound, generator=generator)
     else:
-        layer.weight.normal_(0.0, GAINS[kind] * bound, generator=generator)
-    if layer.bias is not None:
+        weight.normal_(0.0, GAINS[kind] * bound, generator=generator)
+    if bias is not None:
         if kind == "uniform":
-            layer.bias.uniform_(-bound, bound, generator=generator)
+            bias.uniform_(-bound, bound, generator=generator)
         else:
-            layer.bias.zero_()
+            bias.zero_()

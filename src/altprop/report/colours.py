@@ -40,6 +40,13 @@ class Style:
     marker: tuple[str, str]
 
 
+#: Where one rule's ways to predict stand side by side, and no other rule.
+PREDICTORS = {
+    "energy": Style("#d3500c", DASHES[0], MARKERS[0]),
+    "head": Style("#0a78c2", DASHES[0], MARKERS[1]),
+}
+
+
 def colour(rule: str) -> str:
     """The rule's colour as #rrggbb; of an unknown rule a mid tone whose hue comes from its name."""
     if rule in KNOWN:

@@ -44,31 +44,31 @@ def draw(results: pd.DataFrame, folder: Path) -> list[Path]:
         for case, curves in stats.curves(rows, "test").groupby("case", sort=False):
             for cost, column in stats.MEASURES.items():
                 figure = _against(curves, column, COSTS[cost], str(case), style)
-                written += _save(figure, folder, f"{_slug(str(case))}-accuracy-{cost}")
+                written += save(figure, folder, f"{_slug(str(case))}-accuracy-{cost}")
         for (task, net), table in depths.frame(rows).groupby(["task", "net"], sort=False):
             for quantity, words in depths.QUANTITIES.items():
                 figure = _depth(table, quantity, words, f"{task}, {net}", style)
-                written += _save(figure, folder, f"{_slug(f'{task}-{net}')}-depth-{quantity}")
+                written += save(figure, folder, f"{_slug(f'{task}-{net}')}-depth-{quantity}")
     return written
 
 
 def _against(curves: pd.DataFrame, column: str, words: str, title: str, style: dict[str, Style]) -> Figure:
     """Mean test accuracy and its interval against a cost. The axis is logarithmic: the untrained point is left out."""
-    figure, axes = _empty(f"{title}: test accuracy against {words}", words)
+    figure, axes = empty(f"{title}: test accuracy against {words}", words)
     ends = []
     for label, curve in curves[(curves["samples"] > 0) & (curves[column] > 0)].groupby("label", sort=False):
         _line(axes, curve[column], curve, style[str(label)])
         ends.append((str(label), float(curve["mean"].iloc[-1])))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _percent(axes)
+    percent(axes)
     _name(axes, ends, style)
     return figure
 
 
 def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: dict[str, Style]) -> Figure:
     """One quantity against depth, both axes as suits it."""
-    figure, axes = _empty(f"{title}: {words}", "hidden blocks")
+    figure, axes = empty(f"{title}: {words}", "hidden blocks")
     ends = []
     for label, curve in table[table[quantity] > 0].groupby("label", sort=False):
         _line(axes, curve["depth"], curve.assign(mean=curve[quantity]), style[str(label)], band=quantity == "accuracy")
@@ -78,7 +78,7 @@ def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: di
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
     if quantity == "accuracy":
-        _percent(axes)
+        percent(axes)
     else:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -88,15 +88,16 @@ def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: di
     return figure
 
 
-def _percent(axes: Axes) -> None:
+def percent(axes: Axes) -> None:
     """Accuracy in per cent; an interval may reach beyond what an accuracy can be, the axis does not."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(0.0, low), min(1.005, high))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
-def _empty(title: str, words: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+def empty(title: str, words: str, height: float = 4.4) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, its title and the words below it."""
+    figure = Figure(figsize=(7.6, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(_literal(title), pad=10)
     axes.set_xlabel(words)
@@ -147,10 +148,13 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "task"
 
 
-def _save(figure: Figure, folder: Path, name: str) -> Iterable[Path]:
+def save(figure: Figure, folder: Path, name: str, endings: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+    """Write the figure in each format, and return the paths; the same drawing gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once: the three formats then agree, and cost less
-    for ending, metadata in FORMATS.items():
-        with replaced(folder / f"{name}.{ending}") as temporary:
-            figure.savefig(temporary, dpi=160, metadata=metadata)
-        yield folder / f"{name}.{ending}"
+    paths = {ending: folder / f"{name}.{ending}" for ending in FORMATS if ending in endings}
+    for ending, path in paths.items():
+        with replaced(path) as temporary:
+            figure.savefig(temporary, dpi=160, metadata=FORMATS[ending])
+    return list(paths.values())

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 RULES = {
     "backprop": "altprop.rules.reference.backprop:Backprop",
     "forward-forward": "altprop.rules.forward_only.forward_forward:ForwardForward",
+    "unsupervised-forward-forward": (
+        "altprop.rules.forward_only.unsupervised_forward_forward:UnsupervisedForwardForward"
+    ),
+    "self-contrastive-forward-forward": (
+        "altprop.rules.forward_only.self_contrastive_forward_forward:SelfContrastiveForwardForward"
+    ),
+    "recurrent-forward-forward": "altprop.rules.forward_only.recurrent_forward_forward:RecurrentForwardForward",
+    "generative-forward-forward": "altprop.rules.forward_only.generative_forward_forward:GenerativeForwardForward",
     "signal-propagation": "altprop.rules.forward_only.signal_propagation:SignalPropagation",
+    "mono-forward": "altprop.rules.forward_only.mono_forward:MonoForward",
+    "spela": "altprop.rules.forward_only.spela:SPELA",
+    "cascaded-forward": "altprop.rules.forward_only.cascaded_forward:CascadedForward",
+    "channel-wise-competition": "altprop.rules.forward_only.channel_wise_competition:ChannelWiseCompetition",
+    "deeper-forward": "altprop.rules.forward_only.deeper_forward:DeeperForward",
     "direct-feedback-alignment": "altprop.rules.feedback.direct_feedback_alignment:DirectFeedbackAlignment",
     "predictive-coding": "altprop.rules.energy.predictive_coding:PredictiveCoding",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",

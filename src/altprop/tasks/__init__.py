@@ -1,4 +1,4 @@
-"""Data: the built-in digits, and any image data set of the Hugging Face kind.
+"""Data: the built-in digits, any image data set of the Hugging Face kind, and windows of a text.
 
 Loaded at first use, so that `names()` answers without waiting for torch.
 """
@@ -11,11 +11,12 @@ from altprop.tasks.catalogue import names
 if TYPE_CHECKING:
     from altprop.tasks.loading import load
     from altprop.tasks.permutation import order
+    from altprop.tasks.symbols import text
     from altprop.tasks.task import Split, Task
 
-__all__ = ["Split", "Task", "load", "names", "order"]
+__all__ = ["Split", "Task", "load", "names", "order", "text"]
 
-_PLACES = {"Split": "task", "Task": "task", "load": "loading", "order": "permutation"}
+_PLACES = {"Split": "task", "Task": "task", "load": "loading", "order": "permutation", "text": "symbols"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """What a data set looks like to the rest of the package: three splits of arrays, read in batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -54,7 +54,8 @@ class Task:
 
     names: the classes' names; shape: one sample's shape, (channels, height, width) or (features,);
     digest: SHA-256 of the decoded content, wherever it came from; note: what must stand beside this task's
-    numbers, empty where there is nothing to say.
+    numbers, empty where there is nothing to say; image: the images' shape, which a flat task still knows; empty where
+    the inputs never were images.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Task:
     names: tuple[str, ...]
     digest: str
     note: str = ""
+    image: tuple[int, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -79,9 +81,23 @@ class Task:
 
     def flat(self) -> "Task":
         """The same task with every sample as one vector; the arrays are views."""
-        flat = {name: getattr(self, name) for name in SPLITS}
-        flat = {name: replace(part, x=part.x.reshape(len(part), -1)) for name, part in flat.items()}
-        return replace(self, **flat)
+        return self._each(lambda part: replace(part, x=part.x.reshape(len(part), -1)))
+
+    def images(self) -> "Task":
+        """The same task with every sample as an image; the arrays are views. Raises UsageError if they are none."""
+        if not self.image:
+            raise UsageError(f"the inputs of task {self.name!r} are no images: take a net of the kind mlp")
+        return self._each(lambda part: replace(part, x=part.x.reshape(len(part), *self.image)))
+
+    def binary(self) -> "Task":
+        """Another task, named "<name>-binary": values above half become 1, all others 0."""
+        parts = {name: getattr(self, name) for name in SPLITS}
+        parts = {name: Split((part.x > 0.5 / part.scale).astype(np.uint8), part.y, 1.0) for name, part in parts.items()}
+        made = divided(f"{self.name}-binary", parts, self.names, self.note)
+        return replace(made, image=self.image)
+
+    def _each(self, change: Callable[[Split], Split]) -> "Task":
+        return replace(self, train=change(self.train), validation=change(self.validation), test=change(self.test))
 
     def loader(
         self, split: str = "train", batch_size: int = 128, *, seed: int = 0, epoch: int = 0
@@ -112,4 +128,5 @@ def divided(name: str, splits: dict[str, Split], names: tuple[str, ...], note: s
     parts = [f"{split} {splits[split].fingerprint()}" for split in SPLITS]
     digest = sha256("\n".join([*parts, *names]).encode()).hexdigest()
     train, validation, test = (splits[split] for split in SPLITS)
-    return Task(name, train, validation, test, names, digest, note)
+    image = train.x.shape[1:] if train.x.ndim == 4 else ()
+    return Task(name, train, validation, test, names, digest, note, image)

@@ -1,0 +1,181 @@
+"""The recipes of the forward-forward family, with the numbers that they must reach and the published ones."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from altprop.bench.contender import Contender, Setting
+from altprop.bench.contenders import contender
+from altprop.bench.recipe import Goal, Recipe
+
+FORWARD_FORWARD_HEAD = """# The forward-forward family
+
+Made by `make recipes` (this page too); one recipe alone by `python -m altprop.bench.recipes --only NAME`, with its
+heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; what was chosen was chosen on
+validation; below is test accuracy at the last epoch, not the best one, one thread. Published numbers are their
+authors'; most do not say whether a validation split was kept, or whether the last epoch counts or the best one.
+{interval}.
+"""
+HINTON = "Hinton 2022"
+CONV = (20, 80, 240, 480)
+
+
+def of(rule: str, variant: str = "", **changes: Any) -> Callable[[Setting], list[Contender]]:
+    """The rule's own contender with some fields changed; options are added to its own."""
+
+    def chosen(setting: Setting) -> list[Contender]:
+        own = contender(rule, setting)
+        options = {**own.options, **changes.get("options", {})}
+        return [replace(own, variant=variant, **{**changes, "options": options})]
+
+    return chosen
+
+
+def together(*parts: Callable[[Setting], list[Contender]]) -> Callable[[Setting], list[Contender]]:
+    """All of them."""
+    return lambda setting: [c for part in parts for c in part(setting)]
+
+
+FULL = Recipe(
+    "Full recipe",
+    40,
+    {
+        ("forward-forward · full", "head"): Goal(98.6, 98.64, f"{HINTON}, 4x2000, 60 epochs"),
+        ("forward-forward · full", "energy"): Goal(),
+    },
+    seeds=1,
+    precision="medium",
+    chosen=of("forward-forward", "full", widths=(1000, 1000, 1000)),
+    controls="same net",
+)
+JITTER = Recipe(
+    "With jitter",
+    60,
+    {
+        ("forward-forward · jitter", "head"): Goal(99.1, 99.36, f"{HINTON}, 4x2000, 25 shifts, 500 epochs"),
+        ("forward-forward · jitter", "energy"): Goal(),
+    },
+    seeds=1,
+    precision="medium",
+    chosen=of("forward-forward", "jitter", widths=(1000, 1000, 1000), jitter=1),
+    controls="same net",
+    text="Training images are moved by up to a pixel in each direction, anew in every epoch.",
+)
+SMALL = Recipe(
+    "784-512-512",
+    12,
+    {
+        ("forward-forward · small", "head"): Goal(97.2, 95.26, "a notebook, 3 epochs, train 97.96"),
+        ("forward-forward · small", "energy"): Goal(97.2),
+    },
+    precision="medium",
+    chosen=of("forward-forward", "small", widths=(512, 512)),
+    controls="same net",
+)
+COLLABORATION = Recipe(
+    "Layer collaboration",
+    12,
+    {},
+    precision="medium",
+    chosen=together(
+        of("forward-forward", "alone", widths=(512, 512, 512)),
+        of("forward-forward", "collaborating", widths=(512, 512, 512), options={"collaborate": True}),
+    ),
+    controls="none",
+    text="The same net, recipe and seeds; collaborating, the goodness of the other blocks enters each block's "
+    "probability (Lorberbom et al. 2023, arXiv 2305.12393).",
+)
+UNSUPERVISED = Recipe(
+    "Unsupervised",
+    30,
+    {("unsupervised-forward-forward", ""): Goal(98.3, 98.63, f"{HINTON}, 4x2000, 100 epochs")},
+    precision="medium",
+    chosen=of("unsupervised-forward-forward"),
+    controls="none",
+    text="Negatives are hybrids of two images; labels are seen by a linear softmax on the blocks' activities alone.",
+)
+FIELDS = Recipe(
+    "Unsupervised with local receptive fields",
+    30,
+    {("unsupervised-forward-forward · local", ""): Goal(98.3, 98.84, f"{HINTON}, 100 epochs")},
+    precision="medium",
+    chosen=of("unsupervised-forward-forward", "local", net="local", widths=(128, 220, 512)),
+    controls="none",
+    text="Local receptive fields without weight sharing.",
+)
+RECURRENT = Recipe(
+    "Recurrent",
+    12,
+    {("recurrent-forward-forward", "energy"): Goal(98.0, 98.69, f"{HINTON}, 8 iterations, 60 epochs")},
+    precision="medium",
+    chosen=of("recurrent-forward-forward"),
+    controls="none",
+    text="The image below, the label above, and states that both pull at.",
+)
+CLASS_CHANNELS = together(
+    of("deeper-forward", "conv", net="conv", widths=CONV),
+    of("channel-wise-competition", "conv", net="conv", widths=CONV),
+)
+CLASSES_MNIST = Recipe(
+    "Channels for classes on MNIST",
+    10,
+    {
+        ("deeper-forward · conv", "sum"): Goal(99.3, 99.50, "Sun et al. 2025, four layers, 150 epochs"),
+        ("channel-wise-competition · conv", "last"): Goal(99.3, 99.42, "Papachristodoulou et al. 2024, 20 epochs"),
+    },
+    chosen=CLASS_CHANNELS,
+    controls="same net",
+)
+CLASSES_CIFAR10 = replace(
+    CLASSES_MNIST,
+    name="Channels for classes on cifar10",
+    task="cifar10",
+    goals={
+        ("deeper-forward · conv", "sum"): Goal(65.0, 79.49, "Sun et al. 2025, four layers, 150 epochs"),
+        ("channel-wise-competition · conv", "last"): Goal(65.0, 78.11, "Papachristodoulou et al. 2024"),
+    },
+)
+LOCAL_CIFAR10 = Recipe(
+    "Local receptive fields on cifar10",
+    20,
+    {
+        ("forward-forward · local", "energy"): Goal(None, 59.0, f"{HINTON}, two blocks, negative sum of squares"),
+        ("forward-forward · local", "head"): Goal(None, 55.0, f"{HINTON}, two blocks, one pass"),
+        ("backprop · on the net of forward-forward, local", ""): Goal(None, 63.0, f"{HINTON}, two blocks"),
+    },
+    task="cifar10",
+    seeds=1,
+    precision="medium",
+    chosen=of("forward-forward", "local", net="local", widths=(64, 128)),
+    controls="same net",
+    text="One locally connected net, by forward-forward and by backprop.",
+)
+OTHERS = (
+    Recipe(
+        "Mono-forward",
+        10,
+        {("mono-forward", "last"): Goal(None, 98.15, "Gong et al. 2025, 3x2000"), ("mono-forward", "sum"): Goal()},
+        precision="medium",
+        chosen=of("mono-forward"),
+        controls="same net",
+    ),
+    Recipe("SPELA", 10, {}, precision="medium", chosen=of("spela"), controls="same net"),
+    Recipe(
+        "Cascaded forward",
+        10,
+        {("cascaded-forward", ""): Goal(None, 98.80, "Zhao et al. 2023, three conv blocks")},
+        precision="medium",
+        chosen=of("cascaded-forward"),
+        controls="same net",
+    ),
+    Recipe(
+        "Self-contrastive",
+        20,
+        {("self-contrastive-forward-forward", ""): Goal(None, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
+        precision="medium",
+        chosen=of("self-contrastive-forward-forward"),
+        controls="same net",
+    ),
+)
+FORWARD_FORWARD = (FULL, JITTER, SMALL, COLLABORATION, UNSUPERVISED, FIELDS, RECURRENT, CLASSES_MNIST, CLASSES_CIFAR10,
+                   LOCAL_CIFAR10, *OTHERS)  # fmt: skip

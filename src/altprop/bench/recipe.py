@@ -1,0 +1,136 @@
+"""A recipe: contenders with the numbers that they must reach, and its section on a page of results."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from altprop import tasks
+from altprop.bench import protocol
+from altprop.bench.cases import label
+from altprop.bench.compare import controlled, plan, shaped
+from altprop.bench.contender import Contender, Setting
+from altprop.bench.contenders import contender
+from altprop.bench.protocol import Budget
+from altprop.bench.publish import draw_curves, markdown, read_rows, write_rows
+from altprop.bench.stats import final, interval
+from altprop.bench.train import Plan, Process
+
+COMMAND = "make recipes"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The least test accuracy, and a published one with its source; in per cent, None where there is none."""
+
+    least: float | None = None
+    published: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One comparison and its goals.
+
+    goals: by contender ("rule", or "rule · variant") and predictor. chosen: the contenders, from the setting; without
+    it, those of the rules that have a goal. controls: all that a comparison has, backprop on their nets only, or none.
+    text: what a reader should know before the table.
+    """
+
+    name: str
+    epochs: int
+    goals: Mapping[tuple[str, str], Goal]
+    task: str = "mnist"
+    net: str = "mlp"
+    width: int | None = None
+    depth: int = protocol.DEFAULT_DEPTH
+    seeds: int = protocol.DEFAULT_SEEDS
+    precision: str = "highest"
+    chosen: Callable[[Setting], list[Contender]] | None = None
+    controls: Literal["all", "same net", "none"] = "all"
+    text: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where its rows and figures lie: its name in file names."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def plans(self) -> list[Plan]:
+        """Every run, the seed outermost."""
+        data = tasks.load(self.task)
+        width = self.width or protocol.WIDTH.get(self.task, protocol.DEFAULT_WIDTH)
+        setting = Setting(data.name, shaped(data, self.net).problem, self.net, width, self.depth)
+        contenders = self.contenders(setting)
+        if self.controls != "none":
+            contenders = controlled(contenders, setting, data, same_net=self.controls == "same net")
+        budget, process = Budget(self.epochs), Process(precision=self.precision)
+        return [plan(c, setting, data, s, budget, process, COMMAND) for s in range(self.seeds) for c in contenders]
+
+    def contenders(self, setting: Setting) -> list[Contender]:
+        """Those that the recipe is about, without the controls."""
+        if self.chosen is not None:
+            return self.chosen(setting)
+        return [contender(name, setting) for name in dict.fromkeys(rule for rule, _ in self.goals)]
+
+
+def publish(recipe: Recipe, frame: pd.DataFrame, output: Path) -> None:
+    """Write a recipe's rows and figures into its folder."""
+    write_rows(frame, output / recipe.folder)
+    draw_curves(frame, output / recipe.folder)
+
+
+def section(recipe: Recipe, output: Path) -> str:
+    """A recipe's section of the page, from what is published in its folder; empty if nothing is."""
+    frame = read_rows(output / recipe.folder)
+    if frame.empty:
+        return ""
+    notes = [f"Note: {note}." for note in frame["task_note"].unique() if note]
+    pictures = sorted((output / recipe.folder).glob("*-accuracy-*.png"), key=lambda path: "samples" not in path.stem)
+    shown = [f"![{path.stem}]({recipe.folder}/{path.name})" for path in pictures]
+    return "\n\n".join([f"## {recipe.name}", about(recipe, frame), *notes, table(recipe, frame), *shown])
+
+
+def about(recipe: Recipe, frame: pd.DataFrame) -> str:
+    """What was run, in a sentence, and the recipe's own words."""
+    seeds, precision = frame["seed"].nunique(), recipe.precision
+    words = ", ".join([recipe.task, several(recipe.epochs, "epoch"), several(seeds, "seed")])
+    words += "." if precision == "highest" else f', products of float32 at precision "{precision}".'
+    return f"{words} {recipe.text}".strip()
+
+
+def several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def table(recipe: Recipe, frame: pd.DataFrame) -> str:
+    """One Markdown row a contender, those with goals first: goal, published number, mean over seeds with its interval,
+    every seed, train accuracy, and the median time of training."""
+    by = ["rule", "variant", "predictor"]
+    train = final(frame, "train").groupby(by)["value"].mean()
+    rows = []
+    for key, group in final(frame, "test").groupby(by, sort=False):
+        rule, variant, predictor = (str(word) for word in key)
+        goal = recipe.goals.get((label(rule, variant), predictor), Goal())
+        values = 100 * group.sort_values("seed")["value"]
+        mean, low, high = interval(values)
+        cells = [
+            label(rule, variant, predictor),
+            "" if goal.least is None else f"{goal.least:.1f}",
+            "" if goal.published is None else f"{goal.published:.2f} ({goal.source})",
+            f"{mean:.2f} %",
+            "" if math.isnan(low) else f"{low:.2f} to {high:.2f}",
+            ", ".join(f"{value:.2f}" for value in values),
+            f"{100 * train[rule, variant, predictor]:.2f} %",
+            f"{group['train_seconds'].median() / 60:.1f}",
+            "" if goal.least is None else "yes" if mean >= goal.least else "**no**",
+        ]
+        rows.append((goal == Goal(), -mean, cells))
+    body = [cells for *_, cells in sorted(rows)]
+    head = ["contender", "goal", "published", "test", "interval", "each seed", "train", "minutes", "reached"]
+    if not any(cells[2] for cells in body):
+        head, body = head[:2] + head[3:], [cells[:2] + cells[3:] for cells in body]
+    return markdown(head, body)

@@ -1,0 +1,85 @@
+"""The studies of sleep and the portraits, small, on the digits."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from altprop.bench import compare, portraits, sleep
+from altprop.bench.evaluate import accuracy
+from altprop.bench.publish import read_rows
+from altprop.bench.sleep import BOTH, POSITIVES
+from altprop.bench.teaching import teach
+from altprop.rules.forward_only.forward_forward import ForwardForward
+from altprop.tasks import load
+
+SLEEP = sleep.Study("digits", 16, epochs=2, seeds=2, lengths=(0, 8), multiples=(1.0, 1e30), steps=(0, 2, 40))
+PORTRAIT = portraits.Study("digits", 32, epochs=12, samples=100, units=10)
+
+
+@pytest.fixture(autouse=True)
+def _no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "audit_all", lambda *_: None)
+
+
+def test_sleep_is_published(tmp_path: Path) -> None:
+    sleep.run(SLEEP, tmp_path, tmp_path / "s.db")
+    folder = tmp_path / "forward-forward-sleep"
+    names = [f"{name}.{ending}" for name in ("lengths", "deprivation") for ending in ("png", "svg")]
+    assert {path.name for path in folder.iterdir()} == {*names, "rows.csv", "runs.csv", "deprivation.csv"}
+    rows = read_rows(folder)
+    assert set(rows["variant"]) == {"both at once, rate x 1", "phases of 8, rate x 1"}  # the other rate diverges
+    assert set(rows["seed"]) == {0, 1}
+    deprived = pd.read_csv(folder / "deprivation.csv")
+    start = deprived[deprived["steps"] == 0].pivot_table(index=["seed", "predictor"], columns="condition")["value"]
+    assert (start[BOTH] == start[POSITIVES]).all()
+    end = deprived[deprived["steps"] == 40].pivot_table(index=["seed", "predictor"], columns="condition")["value"]
+    assert (end[BOTH] != end[POSITIVES]).any()
+    text = (tmp_path / "forward_forward_sleep.md").read_text()
+    assert "| both at once | 1 |" in text and "| positives only | energy |" in text
+
+
+def test_positives_alone_make_wrong_labels_good_too() -> None:
+    data = SLEEP.data()
+    rule = SLEEP.contender(sleep.FOREVER).build(SLEEP.setting(), 0)
+    assert isinstance(rule, ForwardForward)
+    x, y = data.test.batch(slice(0, 100))
+    wrong = (y + 1) % 10
+    before = portraits.goodness(rule, x, wrong)
+    sleep.go_on(rule, SLEEP, 0)
+    after = portraits.goodness(rule, x, wrong)
+    assert all(float(after[i].mean()) > float(before[i].mean()) for i in before)
+
+
+def test_teaching_is_what_the_bench_does(tmp_path: Path) -> None:
+    plan = SLEEP.plan(0, 1.0, 0)
+    frame = compare.carry_out([plan], tmp_path / "s.db")
+    rule = plan.contender.build(plan.setting, 0)
+    with plan.process.applied(0):
+        teach(rule, plan.task, plan.batch_size, SLEEP.epochs, 0)
+        rule.eval()
+        found = accuracy(rule.predictors()["head"], plan.task.test, None, torch.device("cpu"))
+    last = frame[(frame["split"] == "test") & (frame["predictor"] == "head")].sort_values("samples").iloc[-1]
+    assert found == last["value"]
+
+
+def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> None:
+    portraits.run(PORTRAIT, tmp_path)
+    folder = tmp_path / "forward-forward-portraits"
+    names = {f"{name}.{ending}" for name in ("activities", "goodness", "fields") for ending in ("png", "svg")}
+    assert {path.name for path in folder.iterdir()} == {*names, "goodness.csv"}
+    mean = pd.read_csv(folder / "goodness.csv").groupby(["block", "label"])["goodness"].mean().unstack()
+    assert len(mean) == 3 and (mean["right"] > mean["wrong"]).all()
+    text = (tmp_path / "forward_forward_portraits.md").read_text()
+    assert "Of 100 test images" in text and "3 blocks of 32 units" in text
+
+
+def test_goodness_is_that_of_the_rule() -> None:
+    rule = SLEEP.contender(0).build(SLEEP.setting(), 0)
+    assert isinstance(rule, ForwardForward)
+    x, y = load("digits").flat().test.batch(slice(0, 5))
+    found = portraits.goodness(rule, x, y)
+    with torch.no_grad():
+        energy = rule.energy(x).gather(1, y.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(sum(found[i] for i in rule.read), energy)
