@@ -201,4 +201,7 @@ def local_unsupervised_forward_forward(setting: Setting) -> Contender:
     plain = unsupervised_forward_forward(setting)
     card = replace(plain.card, note="local receptive fields without weight sharing; blocks learn without labels")
     options = {**plain.options, "blurs": 4}
-    return replace(plain, variant="local", net="local", widths=(128, 220, 512), options=options, card=card)
+    optimizer = {**plain.optimizer, "heads": adam(3e-3)}
+    return replace(
+        plain, variant="local", net="local", widths=(128, 220, 512), options=options, optimizer=optimizer, card=card
+    )

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from altprop.bench.contender import Contender, Setting
+from altprop.bench import forward_forward_family as family
+from altprop.bench.contender import Contender, Setting, sgd
 from altprop.bench.contenders import contender
 from altprop.bench.recipe import Goal, Recipe
 
@@ -17,7 +18,7 @@ authors'; most do not say whether a validation split was kept, or whether the la
 {interval}.
 """
 HINTON = "Hinton 2022"
-CONV = (20, 80, 240, 480)
+CHANNELS = (60, 120, 240)
 
 
 def of(rule: str, variant: str = "", **changes: Any) -> Callable[[Setting], list[Contender]]:
@@ -52,12 +53,21 @@ JITTER = Recipe(
     "With jitter",
     60,
     {
-        ("forward-forward · jitter", "head"): Goal(99.1, 99.36, f"{HINTON}, 4x2000, 25 shifts, 500 epochs"),
-        ("forward-forward · jitter", "energy"): Goal(),
+        ("forward-forward · jitter", "energy"): Goal(99.1, 99.36, f"{HINTON}, 4x2000, 25 shifts, 500 epochs"),
+        ("forward-forward · jitter", "head"): Goal(),
     },
     seeds=1,
     precision="medium",
-    chosen=of("forward-forward", "jitter", widths=(1000, 1000, 1000), jitter=1),
+    chosen=of(
+        "forward-forward",
+        "jitter",
+        widths=(1000, 1000, 1000),
+        jitter=1,
+        optimizer={
+            "blocks": sgd(1e-3, momentum=0.9, weight_decay=3e-3),
+            "heads": sgd(5e-3, momentum=0.9, weight_decay=1e-3),
+        },
+    ),
     controls="same net",
     text="Training images are moved by up to a pixel in each direction, anew in every epoch.",
 )
@@ -87,43 +97,41 @@ COLLABORATION = Recipe(
 )
 UNSUPERVISED = Recipe(
     "Unsupervised",
-    30,
-    {("unsupervised-forward-forward", ""): Goal(98.3, 98.63, f"{HINTON}, 4x2000, 100 epochs")},
+    40,
+    {("unsupervised-forward-forward · wide", ""): Goal(98.3, 98.63, f"{HINTON}, 4x2000, 100 epochs")},
     precision="medium",
-    chosen=of("unsupervised-forward-forward"),
+    chosen=of("unsupervised-forward-forward", "wide", widths=(2000, 2000, 2000)),
     controls="none",
     text="Negatives are hybrids of two images; labels are seen by a linear softmax on the blocks' activities alone.",
 )
 FIELDS = Recipe(
     "Unsupervised with local receptive fields",
-    30,
+    20,
     {("unsupervised-forward-forward · local", ""): Goal(98.3, 98.84, f"{HINTON}, 100 epochs")},
+    net="local",
     precision="medium",
-    chosen=of("unsupervised-forward-forward", "local", net="local", widths=(128, 220, 512)),
+    chosen=lambda setting: [family.local_unsupervised_forward_forward(setting)],
     controls="none",
     text="Local receptive fields without weight sharing.",
 )
 RECURRENT = Recipe(
     "Recurrent",
-    12,
+    24,
     {("recurrent-forward-forward", "energy"): Goal(98.0, 98.69, f"{HINTON}, 8 iterations, 60 epochs")},
     precision="medium",
     chosen=of("recurrent-forward-forward"),
     controls="none",
     text="The image below, the label above, and states that both pull at.",
 )
-CLASS_CHANNELS = together(
-    of("deeper-forward", "conv", net="conv", widths=CONV),
-    of("channel-wise-competition", "conv", net="conv", widths=CONV),
-)
 CLASSES_MNIST = Recipe(
     "Channels for classes on MNIST",
     10,
     {
-        ("deeper-forward · conv", "sum"): Goal(99.3, 99.50, "Sun et al. 2025, four layers, 150 epochs"),
         ("channel-wise-competition · conv", "last"): Goal(99.3, 99.42, "Papachristodoulou et al. 2024, 20 epochs"),
+        ("channel-wise-competition · conv", "sum"): Goal(),
     },
-    chosen=CLASS_CHANNELS,
+    net="conv",
+    chosen=of("channel-wise-competition", "conv", widths=CHANNELS, options={"sharpness": 6.0}),
     controls="same net",
 )
 CLASSES_CIFAR10 = replace(
@@ -131,22 +139,24 @@ CLASSES_CIFAR10 = replace(
     name="Channels for classes on cifar10",
     task="cifar10",
     goals={
-        ("deeper-forward · conv", "sum"): Goal(65.0, 79.49, "Sun et al. 2025, four layers, 150 epochs"),
-        ("channel-wise-competition · conv", "last"): Goal(65.0, 78.11, "Papachristodoulou et al. 2024"),
+        ("channel-wise-competition · conv", "last"): Goal(65.0, 78.11, "Papachristodoulou et al. 2024, 20 epochs"),
+        ("channel-wise-competition · conv", "sum"): Goal(),
     },
+    chosen=of("channel-wise-competition", "conv", widths=CHANNELS, options={"sharpness": 3.0}),
 )
 LOCAL_CIFAR10 = Recipe(
     "Local receptive fields on cifar10",
-    20,
+    10,
     {
         ("forward-forward · local", "energy"): Goal(None, 59.0, f"{HINTON}, two blocks, negative sum of squares"),
         ("forward-forward · local", "head"): Goal(None, 55.0, f"{HINTON}, two blocks, one pass"),
         ("backprop · on the net of forward-forward, local", ""): Goal(None, 63.0, f"{HINTON}, two blocks"),
     },
     task="cifar10",
+    net="local",
     seeds=1,
     precision="medium",
-    chosen=of("forward-forward", "local", net="local", widths=(64, 128)),
+    chosen=lambda setting: [family.local_forward_forward(setting)],
     controls="same net",
     text="One locally connected net, by forward-forward and by backprop.",
 )
@@ -159,21 +169,22 @@ OTHERS = (
         chosen=of("mono-forward"),
         controls="same net",
     ),
-    Recipe("SPELA", 10, {}, precision="medium", chosen=of("spela"), controls="same net"),
+    Recipe("SPELA", 20, {("spela", "last"): Goal()}, precision="medium", chosen=of("spela"), controls="same net"),
     Recipe(
         "Cascaded forward",
         10,
-        {("cascaded-forward", ""): Goal(None, 98.80, "Zhao et al. 2023, three conv blocks")},
+        {("cascaded-forward · conv", ""): Goal(None, 98.80, "Zhao et al. 2023, three conv blocks")},
         precision="medium",
-        chosen=of("cascaded-forward"),
+        net="conv",
+        chosen=of("cascaded-forward", "conv", widths=(16, 32, 64)),
         controls="same net",
     ),
     Recipe(
         "Self-contrastive",
         20,
-        {("self-contrastive-forward-forward", ""): Goal(None, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
+        {("self-contrastive-forward-forward · wide", ""): Goal(None, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
         precision="medium",
-        chosen=of("self-contrastive-forward-forward"),
+        chosen=of("self-contrastive-forward-forward", "wide", widths=(2000, 2000)),
         controls="same net",
     ),
 )

@@ -30,7 +30,7 @@ def normalised_(h: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
 
 def to_unit(h: Float[Tensor, "rows ..."]) -> Float[Tensor, "rows ..."]:
     """What each row has to be multiplied by, so that its mean square is 1."""
-    scale: Tensor = h[0].numel() ** 0.5 / lengths(h.flatten(1)).clamp_min(TINY)
+    scale: Tensor = h.shape[1:].numel() ** 0.5 / lengths(h.flatten(1)).clamp_min(TINY)
     return scale.view(-1, *[1] * (h.dim() - 1))
 
 
