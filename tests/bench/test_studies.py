@@ -67,7 +67,9 @@ def test_teaching_is_what_the_bench_does(tmp_path: Path) -> None:
 def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> None:
     portraits.run(PORTRAIT, tmp_path)
     folder = tmp_path / "forward-forward-portraits"
-    names = {f"{name}.{ending}" for name in ("activities", "goodness", "fields") for ending in ("png", "svg")}
+    names = {
+        f"{name}.{ending}" for name in ("activities", "goodness", "fields", "beliefs") for ending in ("png", "svg")
+    }
     assert {path.name for path in folder.iterdir()} == {*names, "goodness.csv"}
     mean = pd.read_csv(folder / "goodness.csv").groupby(["block", "label"])["goodness"].mean().unstack()
     assert len(mean) == 3 and (mean["right"] > mean["wrong"]).all()

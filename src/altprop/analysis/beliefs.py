@@ -53,16 +53,11 @@ def images_by_goodness(
     grey = torch.logit(torch.tensor(start)).item()
     u = like.new_full((len(wanted), *(n or 0 for n in shape)), grey).requires_grad_()
     optimizer = torch.optim.Adam([u], lr=rate)
-    mode = rule.training
-    rule.train()  # in evaluation mode a rule may keep no graph
-    try:
-        for _ in range(steps):
-            u.grad = ascent(energy, u, labels)
-            optimizer.step()
-            with torch.no_grad():
-                u.lerp_(torch.full_like(u, grey), decay)
-    finally:
-        rule.train(mode)
+    for _ in range(steps):
+        u.grad = ascent(energy, u, labels)
+        optimizer.step()
+        with torch.no_grad():
+            u.lerp_(torch.full_like(u, grey), decay)
     return u.detach().sigmoid()
 
 

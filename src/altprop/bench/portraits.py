@@ -12,6 +12,7 @@ import tyro
 from torch import Tensor
 
 from altprop import tasks
+from altprop.analysis.beliefs import images_by_goodness
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
@@ -105,6 +106,12 @@ def looks(rule: ForwardForward, data: Task) -> Tensor:
     return weights.view(-1, *data.image).mean(1)
 
 
+def draw_beliefs(rule: ForwardForward, data: Task, folder: Path) -> None:
+    """The image of each class that goodness leads to, from one grey."""
+    images = images_by_goodness(rule).view(-1, *data.image)
+    portraits.draw_images(list(images), data.names, folder)
+
+
 PAGE = """# Portraits of a forward-forward net
 
 Made by `python -m altprop.bench.portraits` (this page too): forward-forward, {task}, {blocks} blocks of {width} units,
@@ -132,6 +139,14 @@ moved furthest from where they began. At the edge of the image, where pixels are
 remain. The label's weights are left out.
 
 ![receptive fields](forward-forward-portraits/fields.png)
+
+## What the net believes
+
+From one grey, each image follows its class's lead in energy by gradient, through all blocks: a picture for analysis
+only, no forward-only rule learns so. The label's pixels are never seen, and stay grey. How a net draws without any
+gradient is [on the page of generation](../rules/generative_forward_forward.md).
+
+![beliefs](forward-forward-portraits/beliefs.png)
 """
 
 
@@ -146,6 +161,7 @@ def run(study: Study, output: Path) -> None:
         draw_activities(rule, data, study, folder)
         table = draw_goodness(rule, data, study, folder)
         draw_fields(rule, data, study, folder)
+        draw_beliefs(rule, data, folder)
     with replaced(folder / "goodness.csv") as path:
         table.to_csv(path, index=False, float_format="%.5g")
     accuracies = ", ".join(f"{100 * value:.2f} % by {name}" for name, value in found.items())

@@ -107,7 +107,7 @@ def speed(names: list[str], rounds: int) -> pd.DataFrame:
     )
 
 
-def memory(names: list[str], width: int = 64, size: int = 32) -> pd.DataFrame:
+def memory(names: list[str], width: int = 60, size: int = 32) -> pd.DataFrame:
     """One row a rule: peak bytes of a step (parameters and optimizer state excluded) at each depth."""
     x, y = batch(size)
     rows = []
@@ -123,11 +123,11 @@ Made by `make bench` (this page too): {INPUTS}-{WIDTH}-{WIDTH}-{WIDTH}-{CLASSES}
 Adam for every part, all rules in turn in each of {{rounds}} rounds. The floor is the rule's own recorded matrix
 products replayed on their own, and its optimizers' steps. Ratios are medians over the rounds; milliseconds are those
 of one noisy machine ({{processor}}), and only here to give the scale. Every rule trains the same hidden blocks;
-forward-forward and soft-wta have their heads in the place of the output block.
+those that train no output block have heads in its place.
 """
 MEMORY = """## Peak bytes of a step against depth
 
-Hidden blocks of 64 units, batch 32; parameters, optimizer state and the batch are not counted. Flat: the same number.
+Hidden blocks of 60 units, batch 32; parameters, optimizer state and the batch are not counted. Flat: the same number.
 """
 
 

@@ -1,7 +1,7 @@
 """Figures of what a forward-forward net does: its activities, its goodness, and what its first units look at."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -99,6 +99,21 @@ def draw_fields(weights: Float[Tensor, "units height width"], words: str, folder
             top = float(field.abs().quantile(0.995)) or 1.0
             _picture(axes, field, SIGNED, -top, top)
         return save(figure, folder, "fields", ENDINGS)
+
+
+def draw_images(
+    images: Sequence[Float[Tensor, "channels height width"]], words: Sequence[str], folder: Path
+) -> list[Path]:
+    """`beliefs.png` and `.svg`: what the net believes each class to look like, an image a class."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(0.9 * len(images), 1.7), layout="constrained")
+        figure.suptitle(
+            "The image that each class's goodness likes best", x=0.01, ha="left", weight="bold", fontsize=11
+        )
+        for axes, image, name in zip(figure.subplots(1, len(images), squeeze=False)[0], images, words, strict=True):
+            _picture(axes, _shown(image), GREY, 0.0, 1.0)
+            axes.set_title(name, fontsize=9, pad=3)
+        return save(figure, folder, "beliefs", ENDINGS)
 
 
 def square(h: Float[Tensor, " units"]) -> Float[Tensor, "rows columns"]:
