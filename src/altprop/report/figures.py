@@ -119,7 +119,11 @@ def _name(axes: Axes, ends: list[tuple[str, float]], style: dict[str, Style]) ->
     log = axes.get_yscale() == "log"
     span = math.log(high / low) if log else high - low
     places = [((math.log(value / low) if log else value - low) / span, label) for label, value in ends]
-    step = 0.052
+    crowd = max(1.0, 0.052 * (len(ends) - 1))  # more names than fit beside the axes: a taller figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() * crowd)
+    step = 0.052 / crowd
     for (place, label), (true, _) in zip(_spread(sorted(places), step), sorted(places), strict=True):
         colour, there = style[label].colour, axes.transAxes
         dash = style[label].dash[1]
