@@ -26,6 +26,7 @@ from altprop.bench import protocol
 from altprop.bench.contender import Contender, Setting, adam, sgd
 from altprop.bench.contenders import contender
 from altprop.bench.publish import markdown, write_page
+from altprop.bench.teaching import teach
 from altprop.bench.train import Process
 from altprop.report.figures import LOOK, save
 from altprop.report.replace import replaced
@@ -73,12 +74,8 @@ class Study:
     def trained(self, chosen: Contender, setting: Setting, data: Task, epochs: int, seed: int) -> Rule:
         rule = chosen.build(setting, seed)
         size = chosen.batch_size or protocol.DEFAULT_BATCH_SIZE
-        steps = -(-len(data.train) // size)
         with self.process.applied(seed):
-            for epoch in range(epochs):
-                for k, batch in enumerate(data.loader("train", size, seed=protocol.seed_of("data", seed), epoch=epoch)):
-                    rule.progress = (epoch + k / steps) / epochs
-                    rule.step(*batch)
+            teach(rule, data, size, epochs, seed)
         rule.finish()
         return rule.eval()
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
-from altprop.rules.forward_only.activity import refused
+from altprop.rules.forward_only.activity import refused, softmax_error
 
 OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4, fused=True),
@@ -169,9 +169,7 @@ class SelfContrastiveForwardForward(Rule):
         """Adds slice i to the logits, and the slice learns from them; returns the cross-entropy."""
         head = self.heads[str(i)]
         logits += head(a)
-        error = logits.softmax(1)
-        error.sub_(nn.functional.one_hot(y, self.problem.outputs)).div_(len(y))
-        head.weight.grad = error.T @ a
+        head.weight.grad = softmax_error(logits, y).T @ a
         self.update(f"heads.{i}")
         return nn.functional.cross_entropy(logits, y)
 
