@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from altprop.report import figures
+from altprop.report.colours import styles
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,14 @@ def test_names_at_the_lines_ends_never_overlap() -> None:
     heights = [place for place, _ in places]
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 0.05 - 1e-12
     assert max(heights) <= 1.0
+
+
+@pytest.mark.parametrize("count", [5, 40])
+def test_every_name_stands_inside_the_figure_however_many_there_are(count: int) -> None:
+    names = [f"rule-{k}" for k in range(count)]
+    figure, axes = figures.empty("many", "samples")
+    figures._name(axes, [(name, 0.5) for name in names], styles((name, name) for name in names))
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert boxes[0].y0 >= 0 and boxes[-1].y1 <= figure.bbox.height
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
