@@ -1,4 +1,4 @@
-"""The studies of sleep and the portraits, small, on the digits."""
+"""The studies of sleep, of collaboration and the portraits, small, on the digits."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from altprop.bench import compare, portraits, sleep
+from altprop.bench import collaboration, compare, portraits, sleep
 from altprop.bench.evaluate import accuracy
 from altprop.bench.publish import read_rows
 from altprop.bench.sleep import BOTH, POSITIVES
@@ -62,6 +62,23 @@ def test_teaching_is_what_the_bench_does(tmp_path: Path) -> None:
         found = accuracy(rule.predictors()["head"], plan.task.test, None, torch.device("cpu"))
     last = frame[(frame["split"] == "test") & (frame["predictor"] == "head")].sort_values("samples").iloc[-1]
     assert found == last["value"]
+
+
+def test_collaboration_is_published_block_by_block(tmp_path: Path) -> None:
+    study = collaboration.Study("digits", 16, depth=2, epochs=2, seeds=2)
+    table = collaboration.run(study, tmp_path)
+    assert list(table["read"]) == ["block 1", "block 2", "head", "energy"]
+    assert (table["alone"] != table["collaborating"]).any()
+    rows = pd.read_csv(tmp_path / "forward-forward-collaboration" / "rows.csv")
+    by = rows.set_index(["seed", "condition", "read"])["test"]
+    rule = study.trained(study.data(), "collaborating", 1)
+    x, y = study.data().test.batch(slice(None))
+    for name, predict in rule.predictors().items():
+        with torch.no_grad():
+            assert by[1, "collaborating", name] == float((predict(x).argmax(1) == y).double().mean())
+    # The rule reads all blocks but the first, so with two blocks its energy is the second's goodness.
+    assert (by[:, :, "energy"] == by[:, :, "block 2"]).all()
+    assert "| block 1 |" in (tmp_path / "forward_forward_collaboration.md").read_text()
 
 
 def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> None:
