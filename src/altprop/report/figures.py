@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
 from altprop.bench import cases, stats
-from altprop.report import colours, depths
+from altprop.report import colours, depths, panels
 from altprop.report.colours import Style
 from altprop.report.replace import replaced
+from altprop.report.words import literal
 
 #: Metadata that would make two drawings of the same rows differ is left out.
 FORMATS: dict[str, dict[str, str | None]] = {
@@ -27,6 +28,8 @@ FORMATS: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 COSTS = {"samples": "training samples seen", "seconds": "seconds of training", "operations": "operations of training"}
+CROWD = 14
+"""More contenders than this are drawn in panels."""
 LOOK: Any = {
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": "#8a9099", "axes.labelcolor": "#3a4048", "xtick.color": "#5a616b", "ytick.color": "#5a616b",
@@ -54,9 +57,13 @@ def draw(results: pd.DataFrame, folder: Path) -> list[Path]:
 
 def _against(curves: pd.DataFrame, column: str, words: str, title: str, style: dict[str, Style]) -> Figure:
     """Mean test accuracy and its interval against a cost. The axis is logarithmic: the untrained point is left out."""
-    figure, axes = empty(f"{title}: test accuracy against {words}", words)
+    title = f"{title}: test accuracy against {words}"
+    curves = curves[(curves["samples"] > 0) & (curves[column] > 0)]
+    if curves["label"].nunique() > CROWD:
+        return panels.draw(curves, column, words, title, style)
+    figure, axes = empty(title, words)
     ends = []
-    for label, curve in curves[(curves["samples"] > 0) & (curves[column] > 0)].groupby("label", sort=False):
+    for label, curve in curves.groupby("label", sort=False):
         _line(axes, curve[column], curve, style[str(label)])
         ends.append((str(label), float(curve["mean"].iloc[-1])))
     axes.set_xscale("log")
@@ -99,7 +106,7 @@ def empty(title: str, words: str, height: float = 4.4) -> tuple[Figure, Axes]:
     """A figure with one pair of axes, its title and the words below it."""
     figure = Figure(figsize=(7.6, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(_literal(title), pad=10)
+    axes.set_title(literal(title), pad=10)
     axes.set_xlabel(words)
     return figure, axes
 
@@ -128,7 +135,7 @@ def _name(axes: Axes, ends: list[tuple[str, float]], style: dict[str, Style]) ->
         colour, there = style[label].colour, axes.transAxes
         dash = style[label].dash[1]
         axes.plot((1, 1.08), (true, place), color=colour, linestyle=dash, linewidth=1, transform=there, clip_on=False)
-        axes.text(1.09, place, _literal(label), color=colour, fontsize=8.5, va="center", transform=there)
+        axes.text(1.09, place, literal(label), color=colour, fontsize=8.5, va="center", transform=there)
 
 
 def _spread(places: list[tuple[float, str]], step: float) -> list[tuple[float, str]]:
@@ -141,11 +148,6 @@ def _spread(places: list[tuple[float, str]], step: float) -> list[tuple[float, s
         ceiling = moved[k + 1] - step if k + 1 < len(moved) else moved[k] - over
         moved[k] = min(moved[k], ceiling)
     return [(place, label) for place, (_, label) in zip(moved, places, strict=True)]
-
-
-def _literal(text: str) -> str:
-    """Dollar signs in names are no mathematics."""
-    return text.replace("$", r"\$")
 
 
 def _slug(text: str) -> str:

@@ -52,3 +52,8 @@ def size(value: Any) -> str:
 
 def _missing(value: Any) -> bool:
     return value is None or not math.isfinite(float(value))
+
+
+def literal(text: str) -> str:
+    """For matplotlib: dollar signs in names are no mathematics."""
+    return text.replace("$", r"\$")
