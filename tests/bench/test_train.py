@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ import torch
 
 from altprop.bench import compare as comparing
 from altprop.bench.compare import compare
+from altprop.bench.contender import Setting
+from altprop.bench.contenders import contender
+from altprop.bench.protocol import Budget
+from altprop.bench.train import Process
 from altprop.tasks import Task, load
 
 
@@ -53,6 +58,22 @@ def test_the_process_gets_its_settings_back(tmp_path: object) -> None:
     compare("digits", ["backprop"], seeds=1, samples=64, threads=2, precision="high", store=f"{tmp_path}/s.db")
     assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (threads, precision)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_run_without_a_curve_ends_as_the_one_with_it(tmp_path: Path) -> None:
+    task = load("digits").flat()
+    setting = Setting("digits", task.problem, "mlp", 16, 2)
+    frames = []
+    for curve in (True, False):
+        chosen = contender("forward-forward", setting)
+        made = comparing.plan(chosen, setting, task, 0, Budget(epochs=2, curve=curve), Process(), "")
+        frames.append(comparing.carry_out([made], tmp_path / "s.db"))
+    with_it, without = frames[0], frames[1][~frames[1]["run"].isin(frames[0]["run"])]
+    assert with_it["samples"].nunique() > 2 and without["samples"].nunique() == 2
+    ends = [
+        f[f["samples"] == f["samples"].max()].set_index(["predictor", "split"])["value"] for f in (with_it, without)
+    ]
+    assert ends[0].equals(ends[1]) and len(ends[0]) == 6
 
 
 def test_unsupported_is_stored_with_its_reason(tmp_path: object) -> None:

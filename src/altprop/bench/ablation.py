@@ -140,7 +140,7 @@ class Study:
     def plan(self, change: Change, multiple: float, variant: str, seed: int, epochs: int) -> Plan:
         data = self.data(change)
         chosen = self.contender(change, multiple, variant)
-        return plan(chosen, self.setting(data), data, seed, Budget(epochs), PROCESS, "make ablation")
+        return plan(chosen, self.setting(data), data, seed, Budget(epochs, curve=False), PROCESS, "make ablation")
 
     def probes(self) -> dict[tuple[str, float], Plan]:
         """Short runs, by row and multiple of the rate."""

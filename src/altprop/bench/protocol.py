@@ -36,11 +36,15 @@ def marks(samples: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run is: exactly one of epochs, samples and seconds of training."""
+    """How long a run is: exactly one of epochs, samples and seconds of training.
+
+    curve: whether it is evaluated on its way too, or at its start and end only.
+    """
 
     epochs: int | None = None
     samples: int | None = None
     seconds: float | None = None
+    curve: bool = True
 
     def __post_init__(self) -> None:
         given = [v for v in (self.epochs, self.samples, self.seconds) if v is not None]

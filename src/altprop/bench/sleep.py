@@ -71,7 +71,9 @@ class Study:
 
     def plan(self, length: int, multiple: float, seed: int) -> Plan:
         chosen = self.contender(length, multiple)
-        return plan(chosen, self.setting(), self.data(), seed, Budget(self.epochs), PROCESS, "altprop.bench.sleep")
+        return plan(
+            chosen, self.setting(), self.data(), seed, Budget(self.epochs, curve=False), PROCESS, "altprop.bench.sleep"
+        )
 
 
 def variant(length: int, multiple: float) -> str:

@@ -72,6 +72,7 @@ class Plan:
             (self.seed, self.batch_size, self.process.precision),
             (self.budget.epochs, self.budget.samples, self.budget.seconds),
             self.source_hash(),
+            *(() if self.budget.curve else ("start and end",)),
         )
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -162,6 +163,8 @@ class Run:
     def _due(self, before: int) -> bool:
         """Whether a point lies between `before` and now: a mark in the first epoch, an epoch's end, the run's end."""
         size = len(self.plan.task.train)
+        if not self.plan.budget.curve:
+            return self._progress() >= 1.0
         if self.samples % size == 0 or self._progress() >= 1.0:
             return True
         return self.samples < size and any(before < mark <= self.samples for mark in protocol.marks(size))
