@@ -79,10 +79,15 @@ SMALL = Recipe(
 )
 UNSUPERVISED = Recipe(
     "Unsupervised",
-    40,
-    {("unsupervised-forward-forward · wide", ""): Goal(98.3, 98.63, f"{HINTON}, 4x2000, 100 epochs")},
+    60,
+    {("unsupervised-forward-forward · long", ""): Goal(98.3, 98.63, f"{HINTON}, 4x2000, 100 epochs")},
     precision="medium",
-    chosen=of("unsupervised-forward-forward", "wide", widths=(2000, 2000, 2000)),
+    chosen=of(
+        "unsupervised-forward-forward",
+        "long",
+        widths=(1000, 1000, 1000),
+        options={"threshold": 3.0, "settle": 0.8, "skip_first": False},
+    ),
     controls="none",
     text="Negatives are hybrids of two images; labels are seen by a linear softmax on the blocks' activities alone.",
 )
