@@ -19,6 +19,7 @@ from altprop.analysis.trace import Trace
 from altprop.bench import meter
 from altprop.bench.contender import Contender, Setting, adam
 from altprop.bench.contenders import contender
+from altprop.bench.publish import markdown, write_page
 from altprop.rule import Problem, Rule
 
 INPUTS, CLASSES, WIDTH, BATCH = 784, 10, 1000, 256
@@ -131,11 +132,10 @@ Hidden blocks of 60 units, batch 32; parameters, optimizer state and the batch a
 """
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def table(frame: pd.DataFrame) -> str:
     """The frame as a Markdown table."""
-    rows = [[str(name) for name in frame], ["---"] * len(frame.columns)]
-    rows += [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in frame.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()] for row in frame.to_dict("records")]
+    return markdown([str(name) for name in frame], rows)
 
 
 def main(rounds: int = 30, output: Path = Path("docs/results")) -> None:
@@ -148,12 +148,9 @@ def main(rounds: int = 30, output: Path = Path("docs/results")) -> None:
     torch.set_num_threads(1)
     names = list(rules.places())
     head = HEAD.format(rounds=rounds, processor=meter.machine()["processor"])
-    page = "\n".join([head, markdown(speed(names, rounds)), "", MEMORY, markdown(memory(names)), ""])
+    page = "\n".join([head, table(speed(names, rounds)), "", MEMORY, table(memory(names))])
     print(page)
-    output.mkdir(parents=True, exist_ok=True)
-    beside = output / "speed.md.part"
-    beside.write_text(page)
-    beside.replace(output / "speed.md")
+    write_page(output / "speed.md", page)
 
 
 if __name__ == "__main__":
