@@ -1,4 +1,4 @@
-"""What the tests of the rules with class groups share: nets of every kind, a batch, and the gradients of one step."""
+"""What the tests of the rules with class groups share: nets of every kind, and a batch."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from altprop import nets
-from altprop.rule import Rule
 
 CLASSES = 4
 NETS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
@@ -20,21 +19,6 @@ def batch(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(*shape, generator=generator, dtype=torch.float64)
     return x, torch.randint(CLASSES, (shape[0],), generator=generator)
-
-
-def gradients(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def images(h: Tensor, channels: int) -> Tensor:

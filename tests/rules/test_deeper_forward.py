@@ -12,7 +12,8 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.deeper_forward import DeeperForward
-from class_group_nets import CLASSES, NETS, batch, gradients
+from class_group_nets import CLASSES, NETS, batch
+from steps import gradients, peaks
 
 CHANNELS = {"mlp": (12, 12, 8), "conv": (8, 8, 8, 12), "local": (8, 8, 12)}
 K = 5.0
@@ -98,15 +99,9 @@ def test_operations_equal_a_hand_count_and_no_product_is_wasted() -> None:
 
 
 def test_peak_memory_does_not_grow_with_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        rule = DeeperForward(nets.mlp([20] * (depth + 1)), Problem((20,), CLASSES))
-        x, y = batch(32, 20)
-        rule.step(x.float(), y)
-        with Trace(dict(rule.named_parameters())) as trace:
-            rule.step(x.float(), y)
-        peaks.append(trace.peak_bytes)
-    assert len(set(peaks)) == 1, peaks
+    x, y = batch(32, 20)
+    found = peaks(lambda depth: DeeperForward(nets.mlp([20] * (depth + 1)), Problem((20,), CLASSES)), x.float(), y)
+    assert len(set(found)) == 1, found
 
 
 def test_the_best_span_beats_or_equals_every_other() -> None:

@@ -12,6 +12,7 @@ from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
 from altprop.rules.reference.backprop import Backprop
+from steps import gradients
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -23,21 +24,6 @@ def mlp(act: str = "relu", widths: tuple[int, ...] = (6, 8, 7), classes: int = 4
 def batch(*shape: int, classes: int = 4) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.randn(*shape, generator=g, dtype=torch.float64), torch.randint(classes, shape[:1], generator=g)
-
-
-def gradients(rule: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def close(a: Tensor, b: Tensor) -> None:

@@ -14,6 +14,7 @@ from altprop.rule import Problem
 from altprop.rules.forward_only.activity import limited, normalised
 from altprop.rules.forward_only.forward_forward import ForwardForward
 from altprop.rules.forward_only.negatives import hard_negatives, uniform_negatives
+from steps import Opaque, gradients, peaks
 
 INPUTS, CLASSES, BATCH = 9, 3, 6
 STRENGTH, NEUTRAL = 1.5, 0.2
@@ -29,24 +30,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.nn.functional.softplus(x + self.inner(x))
-
-
-class Opaque(nn.Module):
-    """Rounds, and has no derivative."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        rounded: Tensor = _Round.apply(x)
-        return rounded
-
-
-class _Round(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return torch.round(4 * x) / 4
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise RuntimeError("a derivative was taken through a block that has none")
 
 
 def build(net: nn.Sequential | None = None, inputs: int = INPUTS, **options: Any) -> ForwardForward:
@@ -69,21 +52,6 @@ def build(net: nn.Sequential | None = None, inputs: int = INPUTS, **options: Any
 def batch(size: int = BATCH, inputs: int = INPUTS) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.rand(size, inputs, generator=g, dtype=torch.float64), torch.randint(CLASSES, (size,), generator=g)
-
-
-def gradients(rule: ForwardForward, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def unit(h: Tensor) -> Tensor:
@@ -356,14 +324,11 @@ def test_operations_equal_a_count_by_hand(negatives: str) -> None:
 
 @pytest.mark.parametrize(("negatives", "act"), [("hard", "relu"), ("uniform", "tanh"), ("hard", "gelu")])
 def test_peak_memory_of_a_step_is_the_same_at_any_depth(negatives: str, act: str) -> None:
-    peaks = set()
-    for depth in (4, 16, 64):
-        rule = build(nets.mlp([INPUTS] + [16] * depth, act=act), negatives=negatives, peer=0.03)
-        rule.step(*batch(32))
-        with Trace({}) as trace:
-            rule.step(*batch(32))
-        peaks.add(trace.peak_bytes)
-    assert len(peaks) == 1, peaks
+    def rule(depth: int) -> ForwardForward:
+        return build(nets.mlp([INPUTS] + [16] * depth, act=act), negatives=negatives, peer=0.03)
+
+    found = peaks(rule, *batch(32))
+    assert len(set(found)) == 1, found
 
 
 def test_with_uniform_negatives_the_first_block_learns_before_the_next_is_read() -> None:

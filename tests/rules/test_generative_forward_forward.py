@@ -11,6 +11,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.generative_forward_forward import GenerativeForwardForward, gaussian_weights
+from steps import peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 PROBLEM = Problem((12,), 3)
@@ -121,14 +122,11 @@ def test_the_memory_holds_the_last_of_each_class() -> None:
 
 
 def test_peak_memory_does_not_grow_with_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        r = GenerativeForwardForward(nets.mlp([12] * (depth + 1)), PROBLEM, memory=4, source=2).double()
-        r.step(*batch())
-        with Trace({}) as trace:
-            r.step(*batch())
-        peaks.append(trace.peak_bytes)
-    assert len(set(peaks)) == 1, peaks
+    def rule_of(depth: int) -> GenerativeForwardForward:
+        return GenerativeForwardForward(nets.mlp([12] * (depth + 1)), PROBLEM, memory=4, source=2).double()
+
+    found = peaks(rule_of, *batch())
+    assert len(set(found)) == 1, found
 
 
 @pytest.mark.parametrize("source", [0, 1])

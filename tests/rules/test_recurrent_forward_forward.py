@@ -13,6 +13,7 @@ from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.negatives import hard_negatives, uniform_negatives
 from altprop.rules.forward_only.recurrent_forward_forward import RecurrentForwardForward, normalise
+from steps import gradients
 
 INPUTS, CLASSES, BATCH = 9, 3, 6
 STILL = partial(torch.optim.SGD, lr=0.0)
@@ -51,21 +52,6 @@ def build(net: nn.Sequential | None = None, inputs: int = INPUTS, **options: Any
 def batch(size: int = BATCH, inputs: int = INPUTS) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.rand(size, inputs, generator=g, dtype=torch.float64), torch.randint(CLASSES, (size,), generator=g)
-
-
-def gradients(rule: RecurrentForwardForward, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def unit(h: Tensor) -> Tensor:

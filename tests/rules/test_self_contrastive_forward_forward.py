@@ -11,6 +11,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.self_contrastive_forward_forward import SelfContrastiveForwardForward, standardise
+from steps import gradients, peaks
 
 CLASSES, BATCH = 3, 6
 SGD = partial(torch.optim.SGD, lr=0.0)
@@ -31,21 +32,6 @@ def build(net: nn.Sequential, shape: tuple[int, ...] = (9,), **options: object) 
 def batch(shape: tuple[int, ...] = (9,), size: int = BATCH) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.rand(size, *shape, generator=g, dtype=torch.float64), torch.randint(CLASSES, (size,), generator=g)
-
-
-def gradients(rule: SelfContrastiveForwardForward, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def normal(h: Tensor) -> Tensor:
@@ -184,15 +170,9 @@ def test_operations_are_the_hand_count() -> None:
 
 
 def test_memory_is_flat_in_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        rule = build(nets.mlp([9] * (depth + 1)))
-        x, y = batch()
-        rule.step(x, y)
-        with Trace(dict(rule.named_parameters())) as trace:
-            rule.step(x, y)
-        peaks.append(trace.peak_bytes)
-    assert peaks[0] == peaks[1] == peaks[2]
+    x, y = batch()
+    found = peaks(lambda depth: build(nets.mlp([9] * (depth + 1))), x, y)
+    assert len(set(found)) == 1, found
 
 
 # Nets it serves, and refusals.

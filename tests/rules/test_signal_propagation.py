@@ -12,6 +12,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.signal_propagation import SignalPropagation
+from steps import gradients, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 K = 30.0
@@ -21,21 +22,6 @@ def batch(*shape: int, classes: int = 4) -> tuple[Tensor, Tensor]:
     """Labels hold every class, some more often than others."""
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return x, torch.arange(shape[0]).sqrt().long() % classes
-
-
-def gradients(rule: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def naive_gradients(rule: SignalPropagation, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -123,15 +109,9 @@ def test_later_blocks_do_not_change_an_earlier_update(changed: int) -> None:
 
 
 def test_peak_memory_does_not_grow_with_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        rule = SignalPropagation(nets.mlp([20] * depth, classes=4).double())
-        x, y = batch(32, 20)
-        rule.step(x, y)
-        with Trace(dict(rule.named_parameters())) as trace:
-            rule.step(x, y)
-        peaks.append(trace.peak_bytes)
-    assert len(set(peaks)) == 1, peaks
+    x, y = batch(32, 20)
+    found = peaks(lambda depth: SignalPropagation(nets.mlp([20] * depth, classes=4).double()), x, y)
+    assert len(set(found)) == 1, found
 
 
 def test_operations_equal_a_hand_count_and_no_product_is_wasted() -> None:

@@ -12,6 +12,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.hebbian.soft_wta import SoftWTA, centred, change, columns, responsibilities, triangle
+from steps import gradients, peaks
 
 SGD = partial(torch.optim.SGD, lr=1.0)
 
@@ -26,22 +27,6 @@ def net_of(*widths: int, seed: int = 0, **options: object) -> nn.Sequential:
 
 def rule_of(*widths: int, classes: int = 3, **options: object) -> SoftWTA:
     return SoftWTA(net_of(*widths), Problem((widths[0],), classes), **options)
-
-
-def gradients(rule: SoftWTA, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        parameters = (p for g in optimizer.param_groups for p in g["params"])
-        found.update((names[p], p.grad.clone()) for p in parameters if p.grad is not None)
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def naive_change(x: Tensor, w: Tensor, t: float, m: int) -> Tensor:
@@ -196,15 +181,9 @@ def test_body_learns_the_same_from_any_labels() -> None:
 
 
 def test_peak_memory_does_not_grow_with_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        rule = rule_of(*[20] * (depth + 1))
-        x, y = normal(32, 20), torch.arange(32) % 3
-        rule.step(x, y)
-        with Trace(dict(rule.named_parameters())) as trace:
-            rule.step(x, y)
-        peaks.append(trace.peak_bytes)
-    assert len(set(peaks)) == 1, peaks
+    x, y = normal(32, 20), torch.arange(32) % 3
+    found = peaks(lambda depth: rule_of(*[20] * (depth + 1)), x, y)
+    assert len(set(found)) == 1, found
 
 
 def test_peak_memory_stays_below_one_number_a_sample_unit_and_input() -> None:

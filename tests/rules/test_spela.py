@@ -12,6 +12,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.spela import SPELA, spread
+from steps import learnt_when_entered, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -129,28 +130,13 @@ def test_operations_are_one_forward_product_and_one_weight_gradient_a_block() ->
 
 
 def test_peak_memory_does_not_grow_with_depth() -> None:
-    peaks = []
-    for depth in (4, 16, 64):
-        rule = SPELA(nets.mlp([20] * depth), Problem((20,), 4)).double()
-        x, y = batch(32, 20)
-        rule.step(x, y)
-        with Trace(dict(rule.named_parameters())) as trace:
-            rule.step(x, y)
-        peaks.append(trace.peak_bytes)
-    assert len(set(peaks)) == 1, peaks
+    x, y = batch(32, 20)
+    found = peaks(lambda depth: SPELA(nets.mlp([20] * depth), Problem((20,), 4)).double(), x, y)
+    assert len(set(found)) == 1, found
 
 
 def test_a_block_has_learnt_before_the_next_one_is_entered() -> None:
-    rule = rule_on(nets.mlp([6, 8, 7, 5]), 6)
-    before = [block.affine.weight.detach().clone() for block in rule.net]
-    learnt: list[list[bool]] = []
-
-    def look(*_: object) -> None:
-        learnt.append([not torch.equal(b.affine.weight, w) for b, w in zip(rule.net, before, strict=True)])
-
-    for block in rule.net:
-        block.register_forward_pre_hook(look)
-    rule.step(*batch(12, 6))
+    learnt = learnt_when_entered(rule_on(nets.mlp([6, 8, 7, 5]), 6), *batch(12, 6))
     assert learnt == [[False] * 3, [True, False, False], [True, True, False]]
 
 

@@ -19,6 +19,7 @@ from altprop.rules.forward_only.unsupervised_forward_forward import (
     contrast_loss,
     image_shape,
 )
+from steps import gradients, peaks
 
 INPUTS, CLASSES, BATCH = 16, 3, 6
 SGD = partial(torch.optim.SGD, lr=0.0)
@@ -38,21 +39,6 @@ def build(net: nn.Sequential | None = None, shape: tuple[int, ...] = (INPUTS,), 
 def batch(size: int = BATCH, shape: tuple[int, ...] = (INPUTS,)) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(1)
     return torch.rand(size, *shape, generator=g, dtype=torch.float64), torch.randint(CLASSES, (size,), generator=g)
-
-
-def gradients(rule: UnsupervisedForwardForward, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-    """What one step puts into `.grad`, caught as the optimizers read it."""
-    names = {p: n for n, p in rule.named_parameters()}
-    found: dict[str, Tensor] = {}
-
-    def catch(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        found.update((names[p], p.grad.clone()) for g in optimizer.param_groups for p in g["params"])
-
-    hooks = [optimizer.register_step_pre_hook(catch) for optimizer in rule.optimizers.values()]
-    rule.step(x, y)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def unit(h: Tensor) -> Tensor:
@@ -238,14 +224,8 @@ def test_operations_equal_a_count_by_hand() -> None:
 
 @pytest.mark.parametrize("peer", [0.0, 0.03])
 def test_peak_memory_of_a_step_is_the_same_at_any_depth(peer: float) -> None:
-    peaks = set()
-    for depth in (4, 16, 64):
-        rule = build(nets.mlp([INPUTS] + [16] * depth), peer=peer)
-        rule.step(*batch(32))
-        with Trace({}) as trace:
-            rule.step(*batch(32))
-        peaks.add(trace.peak_bytes)
-    assert len(peaks) == 1, peaks
+    found = peaks(lambda depth: build(nets.mlp([INPUTS] + [16] * depth), peer=peer), *batch(32))
+    assert len(set(found)) == 1, found
 
 
 def test_a_block_and_its_slice_have_learnt_before_the_next_block_is_read() -> None:
