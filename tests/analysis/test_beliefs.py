@@ -33,8 +33,16 @@ def test_finds_the_image_that_a_class_likes_best() -> None:
 
 
 def test_a_pull_to_the_grey_keeps_the_image_near_it() -> None:
-    near, far = (images_by_goodness(Corners(), decay=d, start=0.3) for d in (0.5, 0.0))
+    near, far = (images_by_goodness(Corners(), rate=0.1, decay=d, start=0.3) for d in (0.5, 0.0))
     assert float((near - 0.3).abs().max()) < 0.1 < float((far - 0.3).abs().max())
+
+
+def test_starts_where_it_is_told_and_moves_only_where_the_gradient_is_let_through() -> None:
+    start = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
+    free = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    images = images_by_goodness(Corners(), decay=0.0, start=start, smooth=lambda slope: slope * free)
+    torch.testing.assert_close(images[:, free == 0], start[free == 0].expand(4, 2))
+    assert bool(((images - start).abs()[:, free == 1] > 0.1).all())
 
 
 @pytest.mark.parametrize("name", ["forward-forward", "generative-forward-forward"])

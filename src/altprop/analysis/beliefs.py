@@ -13,27 +13,33 @@ from torch import Tensor, nn
 from altprop.errors import UsageError
 from altprop.rule import Rule
 
+FAINT = 0.01
+"""No pixel starts nearer to 0 or 1 than this: it could hardly move."""
+
 
 def images_by_goodness(
     rule: Rule,
     classes: Sequence[int] | None = None,
     steps: int = 200,
-    rate: float = 0.1,
+    rate: float = 1.0,
     *,
     decay: float = 0.02,
-    start: float = 0.1,
+    start: float | Float[Tensor, "..."] = 0.1,
+    smooth: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "classes ..."]:
     """One image a class, (classes, *input_shape) with values in [0, 1]: that class's goodness ascended by gradient.
 
-    Each image x = sigmoid(u) begins at one grey, and follows with Adam the lead of its class, energy_c - mean of the
-    others, whose gradient is brought to length 1 (goodness has a net's own scale, and soon no slope in common).
+    Each image x = sigmoid(u) begins at the same start, and follows the lead of its class, energy_c - mean of the
+    others, in steps of one length (goodness has a net's own scale, and soon no slope in common).
 
     Arguments:
         rule: with an `energy(x)` that gives (batch, classes); its parameters and its `.grad`s stay as they are.
         classes: which; all if left out.
         steps, rate: how many steps, and how long they are in u.
-        decay: pull back to the grey, a step.
-        start: the grey, between 0 and 1.
+        decay: pull back to the start, a step.
+        start: a grey, or one image of the input's shape; all between 0 and 1.
+        smooth: what each gradient (classes, *input_shape) goes through before a step, such as a blur: without one, most
+            of what is found is as fine as the pixels.
 
     Raises UsageError for a rule without energy, for open input sizes and for classes that the problem does not have.
     """
@@ -50,14 +56,22 @@ def images_by_goodness(
         raise UsageError(f"images_by_goodness: classes={wanted} must be some of 0 to {outputs - 1}")
     like = next(rule.parameters())
     labels = torch.tensor(wanted, device=like.device).unsqueeze(1)
-    grey = torch.logit(torch.tensor(start)).item()
-    u = like.new_full((len(wanted), *(n or 0 for n in shape)), grey).requires_grad_()
-    optimizer = torch.optim.Adam([u], lr=rate)
+    size = tuple(n or 0 for n in shape)
+    first = (
+        torch.as_tensor(start)
+        .to(like)
+        .expand(size)
+        .clamp(FAINT, 1 - FAINT)
+        .logit()
+        .repeat(len(wanted), *[1] * len(size))
+    )
+    u = first.clone().requires_grad_()
     for _ in range(steps):
-        u.grad = ascent(energy, u, labels)
-        optimizer.step()
+        slope = ascent(energy, u, labels)
+        slope = slope if smooth is None else smooth(slope)
         with torch.no_grad():
-            u.lerp_(torch.full_like(u, grey), decay)
+            u += rate * nn.functional.normalize(slope.flatten(1), dim=1).view_as(u)
+            u.lerp_(first, decay)
     return u.detach().sigmoid()
 
 
@@ -65,9 +79,9 @@ def images_by_goodness(
 def ascent(
     energy: Callable[[Tensor], Tensor], u: Float[Tensor, "classes ..."], labels: Int[Tensor, "classes 1"]
 ) -> Float[Tensor, "classes ..."]:
-    """Minus the derivative of each class's lead by its own image's logits, at length 1."""
+    """The derivative of each class's lead by its own image's logits."""
     found = energy(torch.sigmoid(u))
     own = found.gather(1, labels).squeeze(1)
     lead = own - (found.sum(1) - own) / (found.size(1) - 1)
     (slope,) = torch.autograd.grad(lead.sum(), u)
-    return -nn.functional.normalize(slope.flatten(1), dim=1).view_as(u)
+    return slope

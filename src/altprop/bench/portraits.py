@@ -23,10 +23,12 @@ from altprop.bench.train import Process
 from altprop.report import portraits
 from altprop.report.replace import replaced
 from altprop.rules.forward_only.forward_forward import ForwardForward
-from altprop.rules.forward_only.negatives import hard_negatives
+from altprop.rules.forward_only.negatives import blur, hard_negatives
 from altprop.tasks import Task
 
 PROCESS = Process(precision="medium")
+BLURS, VARIES = 4, 0.1
+"""How often a gradient by an image is blurred; the least standard deviation of a pixel that varies."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,17 @@ def looks(rule: ForwardForward, data: Task) -> Tensor:
     return weights.view(-1, *data.image).mean(1)
 
 
-def draw_beliefs(rule: ForwardForward, data: Task, folder: Path) -> None:
-    """The image of each class that goodness leads to, from one grey."""
-    images = images_by_goodness(rule).view(-1, *data.image)
-    portraits.draw_images(list(images), data.names, folder)
+def draw_beliefs(rule: ForwardForward, data: Task, study: Study, folder: Path) -> None:
+    """The image of each class that goodness leads to from the mean image, where pixels vary from image to image."""
+    x, _ = data.train.batch(slice(0, study.samples))
+    varies = (x.std(0) > VARIES).to(x.dtype)
+    varies[: data.classes] = 0.0  # the label stands there
+
+    def smooth(slope: Tensor) -> Tensor:
+        return blur(slope.view(-1, *data.image), BLURS).view_as(slope) * varies
+
+    images = images_by_goodness(rule, start=x.mean(0), smooth=smooth)
+    portraits.draw_images(list(images.view(-1, *data.image)), data.names, folder)
 
 
 PAGE = """# Portraits of a forward-forward net
@@ -142,9 +151,10 @@ remain. The label's weights are left out.
 
 ## What the net believes
 
-From one grey, each image follows its class's lead in energy by gradient, through all blocks: a picture for analysis
-only, no forward-only rule learns so. The label's pixels are never seen, and stay grey. How a net draws without any
-gradient is [on the page of generation](../rules/generative_forward_forward.md).
+From the mean of all images, each one follows its class's lead in energy by gradient, through all blocks: a picture for
+analysis only, no forward-only rule learns so. The gradient is blurred {blurs} times before each step, and moves only
+pixels that vary from image to image; without that, each pixel goes its own way, and no eye sees a digit in the image.
+How a net draws without any gradient is [on the page of generation](../rules/generative_forward_forward.md).
 
 ![beliefs](forward-forward-portraits/beliefs.png)
 """
@@ -161,12 +171,14 @@ def run(study: Study, output: Path) -> None:
         draw_activities(rule, data, study, folder)
         table = draw_goodness(rule, data, study, folder)
         draw_fields(rule, data, study, folder)
-        draw_beliefs(rule, data, folder)
+        draw_beliefs(rule, data, study, folder)
     with replaced(folder / "goodness.csv") as path:
         table.to_csv(path, index=False, float_format="%.5g")
     accuracies = ", ".join(f"{100 * value:.2f} % by {name}" for name, value in found.items())
     samples, blocks = min(study.samples, len(data.test)), len(rule.learners)
-    page = PAGE.format(**{**vars(study), "samples": samples, "blocks": blocks, "accuracies": accuracies})
+    page = PAGE.format(
+        **{**vars(study), "samples": samples, "blocks": blocks, "accuracies": accuracies, "blurs": BLURS}
+    )
     write_page(output / "forward_forward_portraits.md", page)
 
 
