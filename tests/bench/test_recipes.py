@@ -74,6 +74,8 @@ def test_a_page_is_made_from_what_is_published(tmp_path: Path, monkeypatch: pyte
         assert (tmp_path / SMALL.folder / name).exists()
     assert not list(tmp_path.rglob("*.pdf"))
     assert section(SMALL, tmp_path) in text
+    top = text[: text.index("## Two small ones")]
+    assert "[Two small ones](#two-small-ones), 1 epoch, 2 seeds | backprop |" in top and "frozen" not in top
 
 
 def test_only_a_recipes_own_runs_are_published(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -106,9 +106,12 @@ def several(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def table(recipe: Recipe, frame: pd.DataFrame) -> str:
-    """One Markdown row a contender, those with goals first: goal, published number, mean over seeds with its interval,
-    every seed, train accuracy, and the median time of training."""
+HEAD = ["contender", "goal", "published", "test", "interval", "each seed", "train", "minutes", "reached"]
+
+
+def lines(recipe: Recipe, frame: pd.DataFrame) -> list[list[str]]:
+    """One row of cells a contender, under HEAD, those with goals first: goal, published number, mean over seeds with
+    its interval, every seed, train accuracy, and the median time of training."""
     by = ["rule", "variant", "predictor"]
     train = final(frame, "train").groupby(by)["value"].mean()
     rows = []
@@ -129,8 +132,28 @@ def table(recipe: Recipe, frame: pd.DataFrame) -> str:
             "" if goal.least is None else "yes" if mean >= goal.least else "**no**",
         ]
         rows.append((goal == Goal(), -mean, cells))
-    body = [cells for *_, cells in sorted(rows)]
-    head = ["contender", "goal", "published", "test", "interval", "each seed", "train", "minutes", "reached"]
+    return [cells for *_, cells in sorted(rows)]
+
+
+def table(recipe: Recipe, frame: pd.DataFrame) -> str:
+    """The recipe's contenders in Markdown; without a column of published numbers where there are none."""
+    head, body = HEAD, lines(recipe, frame)
     if not any(cells[2] for cells in body):
         head, body = head[:2] + head[3:], [cells[:2] + cells[3:] for cells in body]
     return markdown(head, body)
+
+
+def summary(recipes: Sequence[Recipe], output: Path) -> str:
+    """One row a contender that has a goal or a published number, of every published recipe; empty if none is."""
+    body = []
+    for recipe in recipes:
+        frame = read_rows(output / recipe.folder)
+        if frame.empty:
+            continue
+        length = f"{several(recipe.epochs, 'epoch')}, {several(frame['seed'].nunique(), 'seed')}"
+        for name, goal, published, test, _, _, train, minutes, reached in lines(recipe, frame):
+            if goal or published:
+                where = f"[{recipe.name}](#{recipe.folder}), {length}"
+                body.append([where, name, goal, published, test, train, minutes, reached])
+    head = ["where", "contender", "goal", "published", "test", "train", "minutes", "reached"]
+    return markdown(head, body) if body else ""

@@ -15,7 +15,7 @@ from rich.console import Console
 from altprop.bench.compare import carry_out, measured
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
 from altprop.bench.publish import read_rows, write_page
-from altprop.bench.recipe import Goal, Recipe, publish, section
+from altprop.bench.recipe import Goal, Recipe, publish, section, summary
 from altprop.bench.stats import INTERVAL_METHOD, final
 from altprop.errors import UsageError
 from altprop.report import leaderboard
@@ -108,7 +108,7 @@ def write(page: Page, output: Path) -> None:
     """Write a page from what is published in the folders of its recipes, if anything is."""
     pages = [f"| [{name}]({name}.md) | {what} |" for name, what in PAGES.items() if (output / f"{name}.md").exists()]
     method = INTERVAL_METHOD[0].upper() + INTERVAL_METHOD[1:]
-    parts = []
+    parts = [summary(page.recipes, output)]
     for recipe in page.recipes:
         parts.append(section(recipe, output))
         frame = read_rows(output / recipe.folder)
