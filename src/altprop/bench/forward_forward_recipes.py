@@ -63,7 +63,7 @@ JITTER = Recipe(
             "heads": sgd(5e-3, momentum=0.9, weight_decay=1e-3),
         },
     ),
-    controls="same net",
+    controls="none",
     text="Training images are moved by up to a pixel in each direction, anew in every epoch.",
 )
 SMALL = Recipe(
