@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from altprop.bench import ablation, compare
-from altprop.bench.ablation import BASE, CHANGES, HOLDS, NOTHING, OPPOSITE, Change, Study, best_multiples, verdict
+from altprop.bench.ablation import BASE, CHANGES, DIVERGED, HOLDS, NOTHING, OPPOSITE, Change, Study, verdict
 from altprop.bench.publish import read_rows
+from altprop.bench.rates import best_multiples
 
 DIGITS = Study("digits", width=16)
 
@@ -45,7 +46,7 @@ def test_a_multiple_changes_the_rate_and_not_the_decay_of_a_step() -> None:
         (0, 0.1, 0.2, "better"),
         (0, -0.2, -0.1, "worse"),
         (1, -0.1, 0.2, NOTHING),
-        (0, float("nan"), float("nan"), NOTHING),
+        (1, float("nan"), float("nan"), DIVERGED),
     ],
 )
 def test_a_verdict_needs_an_interval_without_zero(sign: int, low: float, high: float, words: str) -> None:
@@ -67,7 +68,7 @@ def test_a_small_study_is_published_and_its_rates_are_the_best_on_validation(
     }  # fmt: skip
     probes = read_rows(folder / "rates")
     assert len(probes["variant"].unique()) == 2 * (1 + len(changes))
-    assert best_multiples(probes)["base"] == 1.0
+    assert best_multiples(study.probes(), probes)["base"] == 1.0
     rows = read_rows(folder)
     base = rows[(rows["variant"] == "base") & (rows["split"] == "test") & (rows["predictor"] == "head")]
     last = base[base["samples"] == base["samples"].max()]["value"]
@@ -94,3 +95,6 @@ def test_differences_are_paired_by_seed() -> None:
     row = ablation.differences(frame).set_index(["variant", "predictor"]).loc["other", "head"]
     assert row["difference"] == pytest.approx(1.0)
     assert (row["low"], row["high"]) == pytest.approx((1.0, 1.0))
+    lost = pd.DataFrame(rows("base", [0.9, 0.5, 0.7]) + rows("other", [0.91, float("nan"), 0.71]))
+    row = ablation.differences(lost).set_index(["variant", "predictor"]).loc["other", "head"]
+    assert row[["test", "difference", "low", "high"]].isna().all()

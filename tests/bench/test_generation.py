@@ -27,11 +27,12 @@ def test_every_row_is_measured_and_published(published: tuple[pd.DataFrame, Path
     ]
     assert table[["recognised", "lowest", "spread", "nearest", "frechet"]].notna().all().all()
     assert 0.8 < table["spread"][0] < 1.2 and table["recognised"][0] > 0.8
-    written = pd.read_csv(folder / "rows.csv")
+    written = pd.read_csv(folder / "forward-forward-generation" / "rows.csv")
     assert list(written["what"]) == list(table["what"])
     assert written["judge"].nunique() == 1
-    assert {path.name for path in folder.iterdir()} == {"rows.csv", "README.md", "generated.png", "generated.svg"}
-    assert "no number" in (folder / "README.md").read_text()
+    beside = folder / "forward-forward-generation"
+    assert {path.name for path in beside.iterdir()} == {"rows.csv", "generated.png", "generated.svg"}
+    assert "no number" in (folder / "forward_forward_generation.md").read_text()
 
 
 def test_the_page_says_whether_the_goals_are_reached(published: tuple[pd.DataFrame, Path]) -> None:

@@ -12,7 +12,7 @@ from altprop.bench.compare import unsupported
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import controls
 from altprop.bench.publish import read_rows, write_rows
-from altprop.bench.recipe import Goal, Recipe, section
+from altprop.bench.recipe import Goal, Recipe, lines, section
 from altprop.bench.recipes import BOOK, Page, chosen
 
 RECIPES = [recipe for page in BOOK for recipe in page.recipes]
@@ -76,6 +76,27 @@ def test_a_page_is_made_from_what_is_published(tmp_path: Path, monkeypatch: pyte
     assert section(SMALL, tmp_path) in text
     top = text[: text.index("## Two small ones")]
     assert "[Two small ones](#two-small-ones), 1 epoch, 2 seeds | backprop |" in top and "frozen" not in top
+
+
+def test_a_recipe_with_a_diverged_seed_is_not_reached() -> None:
+    common = {"case": "c", "label": "backprop", "rule": "backprop", "variant": "", "predictor": "", "state": "ok"}
+    common |= {
+        "status": "ok",
+        "metric": "accuracy",
+        "samples": 10,
+        "train_seconds": 60.0,
+        "task": "digits",
+        "net": "mlp",
+    }
+    common |= {"depth": 2, "width": 8, "hyperparameters": "{}", "epochs": 1}
+    for values, reached in (([0.9, 0.92, 0.91], "yes"), ([0.9, float("nan"), 0.91], "**no**")):
+        frame = pd.DataFrame([
+            {**common, "seed": seed, "run": seed, "split": split, "value": value}
+            for seed, value in enumerate(values)
+            for split in ("train", "test")
+        ])  # fmt: skip
+        (cells,) = lines(Recipe("r", 1, {("backprop", ""): Goal(90.0)}), frame)
+        assert cells[-1] == reached and ("diverged" in cells[5]) == (reached != "yes")
 
 
 def test_only_a_recipes_own_runs_are_published(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_step_equals_its_formulas_row_by_row(source: int) -> None:
     fresh = torch.Generator()
     fresh.set_state(state)
     noise = torch.randn(4, 4, dtype=torch.float64, generator=fresh)
-    wrong = (y[4:] + torch.randint(1, 3, (4,), generator=fresh)) % 3
+    wrong = ((y + torch.randint(1, 3, (8,), generator=fresh)) % 3)[4:]
     drawn = [imagined(r, int(c), e).detach() for c, e in zip(y[:4], noise, strict=True)]
     positives = [written(row, int(c)) for row, c in zip(x, y, strict=True)]
     negatives = [written(row, int(c)) for row, c in zip(drawn, y[:4], strict=True)]
@@ -94,6 +94,25 @@ def test_a_step_equals_its_formulas_row_by_row(source: int) -> None:
     for name, p in r.named_parameters():
         torch.testing.assert_close(p.detach(), expected[name], rtol=1e-9, atol=1e-12)
         assert not torch.equal(p, before[name])
+
+
+def test_a_drawing_that_is_the_image_itself_gets_a_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    r = rule(dreams=0.5)
+    x, y = batch()
+    drawings = torch.cat([x[:3], x[3:4] + 1e-9])
+    monkeypatch.setattr(r, "_down", lambda _: drawings)
+    seen: list[Tensor] = []
+    r.net[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    r.step(x, y)
+    positives, negatives = seen[0].chunk(2)
+    assert not bool((positives == negatives).all(1).any())
+    labels = seen[0][:, :3].argmax(1)
+    assert bool((labels[8:11] != y[:3]).all()) and labels[11] == y[3]
+
+
+def test_thresholds_are_in_units_of_the_goodnesss_own() -> None:
+    assert list(rule(threshold=0.5).thresholds.values()) == [3.5, 3.0, 2.5]
+    assert list(rule().thresholds.values()) == [7.0, 6.0, 5.0]
 
 
 def test_drawn_activity_has_the_mean_and_the_covariance_of_what_is_remembered() -> None:
@@ -205,6 +224,7 @@ def test_learns_and_draws_with_activities_that_can_be_negative(act: str) -> None
         ({"memory": 1}, "no covariance"),
         ({"source": 7}, "no block that learns"),
         ({"temperature": 0.0}, "must be positive"),
+        ({"label": 0.0}, "all classes look alike"),
         ({"goodness": "sum-of-sqares"}, "did you mean 'sum-of-squares'"),
         ({"goodness": "regions"}, "block 0"),
     ],

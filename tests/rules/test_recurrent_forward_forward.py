@@ -378,7 +378,14 @@ def test_nets_that_it_cannot_train_are_refused_with_the_reason(net: Any, problem
 
 @pytest.mark.parametrize(
     "options",
-    [{"negatives": "soft"}, {"temperature": 0.0}, {"damping": 1.0}, {"iterations": 0}, {"window": (4, 3)}],
+    [
+        {"negatives": "soft"},
+        {"label": 0.0},
+        {"temperature": 0.0},
+        {"damping": 1.0},
+        {"iterations": 0},
+        {"window": (4, 3)},
+    ],
 )
 def test_bad_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):

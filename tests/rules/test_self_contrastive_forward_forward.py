@@ -92,6 +92,12 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 # The update.
 
 
+def test_thresholds_can_be_reached_behind_a_layer_norm() -> None:
+    rule = build(nets.mlp([9, 8, 7], norm=True))
+    assert list(rule.thresholds.values()) == [(0.5, 0.5)] * 2
+    assert list(build(nets.mlp([9, 8])).thresholds.values()) == [(8.0, 6.0)]
+
+
 @pytest.mark.parametrize("act", ["relu", "tanh", "gelu", "sigmoid"])
 def test_a_step_is_the_gradient_of_the_losses_on_written_pairs(act: str) -> None:
     rule = build(nets.mlp([9, 8, 7, 5], act=act), thresholds=(0.7, 0.4), penalty=0.1)

@@ -18,11 +18,12 @@ from rich.console import Console
 
 from altprop import tasks
 from altprop.bench.compare import Observer, carry_out, measured, plan
-from altprop.bench.contender import Contender, Optimizer, Setting
+from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
 from altprop.bench.protocol import Budget
 from altprop.bench.publish import markdown, write_page, write_rows
-from altprop.bench.stats import final, interval
+from altprop.bench.rates import best_multiples, scaled
+from altprop.bench.stats import final, interval_of_all
 from altprop.bench.train import Plan, Process
 from altprop.report import ablations
 from altprop.tasks import Task
@@ -32,7 +33,7 @@ WIDTH, DEPTH, EPOCHS, SEEDS, PROBE_EPOCHS = 512, 2, 6, 3, 2
 MULTIPLES = (0.1, 0.3, 1.0, 3.0)
 PROCESS = Process(precision="medium")
 PREDICTORS = ("energy", "head")
-HOLDS, OPPOSITE, NOTHING = "holds", "the opposite", "no difference shown"
+HOLDS, OPPOSITE, NOTHING, DIVERGED = "holds", "the opposite", "no difference shown", "diverged"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def goodness(name: str, claim: str = "", sign: int = 0, scale: float = 1.0) -> C
 BASE = Change("base")
 CHANGES = (
     goodness("negative-sum-of-squares", "quiet positives are better (Hinton 2022, on cifar10)", +1),
-    goodness("mean-of-squares", "the mean is better than the sum (Sun et al. 2025, on groups of channels)", +1, 512.0),
+    goodness("mean-of-squares", scale=512.0),
     goodness("negative-mean-of-squares", scale=512.0),
     goodness("sum-of-absolutes"),
     goodness("negative-sum-of-absolutes"),
@@ -76,7 +77,9 @@ CHANGES = (
     Change("binary pixels", binary=True),
     Change(
         "no normalisation",
-        options={"normalise": False},
+        # Lengths as they are: with this start, goodness in the blocks is 15 to 30, and not a quarter of a thousand.
+        options={"normalise": False, "threshold": 0.05},
+        scale=10.0,
         claim="without it a block needs only the length of its input, and learns nothing (Hinton 2022)",
         sign=-1,
     ),
@@ -159,24 +162,6 @@ class Study:
         ]
 
 
-def scaled(optimizer: Optimizer, factor: float) -> Optimizer:
-    """The optimizer with its rate multiplied, and its decay divided: a step decays as much as before."""
-    arguments = dict(optimizer.arguments)
-    changed = {"lr": arguments["lr"] * factor, "weight_decay": arguments.get("weight_decay", 0.0) / factor}
-    return replace(optimizer, arguments={**arguments, **changed})
-
-
-def best_multiples(probes: pd.DataFrame) -> dict[str, float]:
-    """For each row the multiple with the best validation accuracy, mean of the predictors; diverged ones lose."""
-    last = final(probes, "validation")
-    scores = last.groupby("variant")["value"].agg(lambda values: values.fillna(0.0).mean())
-    best: dict[str, tuple[float, float]] = {}
-    for variant, score in scores.items():
-        name, _, multiple = str(variant).rpartition(", rate x ")
-        best[name] = max(best.get(name, (-1.0, 1.0)), (float(score), float(multiple)))
-    return {name: multiple for name, (_, multiple) in best.items()}
-
-
 def differences(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a change and predictor: mean test and train accuracy, and the difference to the base on test, paired by
     seed, with its interval; all in per cent."""
@@ -188,9 +173,9 @@ def differences(frame: pd.DataFrame) -> pd.DataFrame:
     for variant in dict.fromkeys(frame["variant"]):
         for predictor in PREDICTORS:
             values = 100 * test.loc[variant][predictor]
-            mean, low, high = interval((values - 100 * test.loc[BASE.name][predictor]).to_numpy())
+            mean, low, high = interval_of_all(values - 100 * test.loc[BASE.name][predictor])
             found.append({
-                "variant": variant, "predictor": predictor, "test": values.mean(),
+                "variant": variant, "predictor": predictor, "test": values.mean(skipna=False),
                 "train": 100 * train[variant, predictor], "difference": mean, "low": low, "high": high,
             })  # fmt: skip
     return pd.DataFrame(found)
@@ -198,7 +183,9 @@ def differences(frame: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(sign: int, low: float, high: float) -> str:
     """What the interval of a paired difference says about a claim of more (+1) or less (-1), or without one (0)."""
-    if np.isnan(low) or low <= 0 <= high:
+    if np.isnan(low):
+        return DIVERGED
+    if low <= 0 <= high:
         return NOTHING
     if sign == 0:
         return "better" if low > 0 else "worse"
@@ -212,7 +199,9 @@ at precision "medium", the last epoch. The base: sum of squares, ReLU, continuou
 blocks but the first read, blocks trained together, the label written over the first pixels, hard negatives. Each row is
 the base with one thing changed. The rate of the blocks is each row's own: of the multiples {multiples} of the base's,
 the one with the best validation accuracy after two epochs (the mean of squares has the number of units as a factor
-besides, and its peers push less by that). Everything else was chosen for the base.
+besides, and its peers push less by that). Everything else was chosen for the base. Without normalisation (of the image
+and of activities) goodness begins far lower, so that row has a twentieth of the threshold, and ten times the rate
+besides. One block after another, each block learns in its half of the epochs only.
 
 Differences to the base are in points of test accuracy, paired by seed, with the Student t 95 % interval. A verdict
 needs an interval without zero; of about forty, two will be wrong by chance. "Holds" and "the opposite" refer to the
@@ -255,15 +244,16 @@ def page(study: Study, table: pd.DataFrame, multiples: Mapping[str, float]) -> s
 def difference(row: Mapping[Any, Any]) -> str:
     """A difference with half of its interval."""
     if np.isnan(row["difference"]):
-        return "diverged"
+        return DIVERGED
     return f"{row['difference']:+.2f} ± {(row['high'] - row['low']) / 2:.2f}"
 
 
 def run(study: Study, output: Path, store: Path, observer: Observer | None = None) -> pd.DataFrame:
     """Choose the rates, train the rows, publish, and return the table of differences."""
-    probes = list(study.probes().values())
-    chosen = measured(probes, carry_out(probes, store, observer), store)
-    multiples = best_multiples(chosen)
+    probes = study.probes()
+    each = list(probes.values())
+    chosen = measured(each, carry_out(each, store, observer), store)
+    multiples = best_multiples(probes, chosen)
     plans = study.rows(multiples)
     frame = measured(plans, carry_out(plans, store, observer), store)
     order = {change.name: i for i, change in enumerate((BASE, *study.changes))}

@@ -18,10 +18,10 @@ from altprop.bench.ablation import difference
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
 from altprop.bench.portraits import goodness
-from altprop.bench.protocol import DEFAULT_BATCH_SIZE, TRAIN_EVALUATED
+from altprop.bench.protocol import TRAIN_EVALUATED
 from altprop.bench.publish import markdown, write_page
 from altprop.bench.stats import interval
-from altprop.bench.teaching import teach
+from altprop.bench.teaching import trained
 from altprop.bench.train import Process
 from altprop.report import collaborating
 from altprop.report.replace import replaced
@@ -52,12 +52,9 @@ class Study:
 
     def trained(self, data: Task, condition: str, seed: int) -> ForwardForward:
         setting = Setting(self.task, data.problem, "mlp", self.width, self.depth)
-        chosen = self.contender(setting, condition)
-        rule = chosen.build(setting, seed)
-        assert isinstance(rule, ForwardForward)
         with PROCESS.applied(seed):
-            teach(rule, data, chosen.batch_size or DEFAULT_BATCH_SIZE, self.epochs, seed)
-        rule.eval()
+            rule = trained(self.contender(setting, condition), setting, data, self.epochs, seed)
+        assert isinstance(rule, ForwardForward)
         return rule
 
 

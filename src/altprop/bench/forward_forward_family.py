@@ -196,6 +196,22 @@ def local_forward_forward(setting: Setting) -> Contender:
     )
 
 
+def local_backprop(setting: Setting) -> Contender:
+    """Backprop on the hidden blocks of `local_forward_forward`, and an output block."""
+    return Contender(
+        "backprop",
+        (192, 340),
+        variant="local",
+        optimizer={"all": adam(1e-3)},
+        schedule="cosine",
+        card=Card(
+            tuning="rate chosen on validation with one seed (3e-3, the rate for the common net, was worse)",
+            note="local receptive fields without weight sharing",
+        ),
+        net="local",
+    )
+
+
 def local_unsupervised_forward_forward(setting: Setting) -> Contender:
     """On Hinton's net of local fields: 4x4, 3x3 and 2x2 places on MNIST."""
     plain = unsupervised_forward_forward(setting)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from altprop.bench import forward_forward_family as family
-from altprop.bench.contender import Contender, Setting, sgd
+from altprop.bench.contender import Card, Contender, Setting, sgd
 from altprop.bench.contenders import contender
 from altprop.bench.recipe import Goal, Recipe
 
@@ -49,7 +49,7 @@ JITTER = Recipe(
     100,
     {
         ("forward-forward · jitter", "energy"): Goal(99.1, 99.36, f"{HINTON}, 4x2000, 25 shifts, 500 epochs"),
-        ("forward-forward · jitter", "head"): Goal(),
+        ("forward-forward · jitter", "head"): Goal(99.1),
     },
     seeds=1,
     precision="medium",
@@ -64,7 +64,8 @@ JITTER = Recipe(
         },
     ),
     controls="none",
-    text="Training images are moved by up to a pixel in each direction, anew in every epoch.",
+    text="Training images are moved by up to a pixel in each direction, anew in every epoch. "
+    "On validation, energy is the better of the two ways to read it (99.1 against 99.0 %).",
 )
 SMALL = Recipe(
     "784-512-512",
@@ -87,6 +88,10 @@ UNSUPERVISED = Recipe(
         "long",
         widths=(1000, 1000, 1000),
         options={"threshold": 3.0, "settle": 0.8, "skip_first": False},
+        card=Card(
+            tuning="threshold, and what is read, chosen on validation with one seed; the rest as for the plain net",
+            note="blocks learn without labels for four fifths of the run; the softmax reads all three",
+        ),
     ),
     controls="none",
     text="Negatives are hybrids of two images; labels are seen by a linear softmax on the blocks' activities alone.",
@@ -114,12 +119,15 @@ CLASSES_MNIST = Recipe(
     "Channels for classes on MNIST",
     10,
     {
-        ("channel-wise-competition · conv", "last"): Goal(99.3, 99.42, "Papachristodoulou et al. 2024, 20 epochs"),
-        ("channel-wise-competition · conv", "sum"): Goal(),
+        ("channel-wise-competition · conv, jitter", "last"): Goal(
+            99.3, 99.42, "Papachristodoulou et al. 2024, 20 epochs"
+        ),
+        ("channel-wise-competition · conv, jitter", "sum"): Goal(),
     },
     net="conv",
-    chosen=of("channel-wise-competition", "conv", widths=CHANNELS, options={"sharpness": 6.0}),
+    chosen=of("channel-wise-competition", "conv, jitter", widths=CHANNELS, jitter=1, options={"sharpness": 6.0}),
     controls="none",
+    text="Training images are moved by up to a pixel in each direction, anew in every epoch.",
 )
 CLASSES_CIFAR10 = replace(
     CLASSES_MNIST,
@@ -131,37 +139,49 @@ CLASSES_CIFAR10 = replace(
         ("channel-wise-competition · conv", "sum"): Goal(),
     },
     chosen=of("channel-wise-competition", "conv", widths=CHANNELS, options={"sharpness": 3.0}),
+    text="",
+)
+DEEPER = Recipe(
+    "DeeperForward",
+    10,
+    {
+        ("deeper-forward · conv", "sum"): Goal(98.8, 99.50, "Sun et al. 2025, four conv blocks, 150 epochs"),
+        ("deeper-forward · conv", "last"): Goal(),
+    },
+    net="conv",
+    chosen=of("deeper-forward", "conv", widths=CHANNELS),
+    controls="none",
 )
 LOCAL_CIFAR10 = Recipe(
     "Local receptive fields on cifar10",
     10,
     {
-        ("forward-forward · local", "energy"): Goal(None, 59.0, f"{HINTON}, two blocks, negative sum of squares"),
-        ("forward-forward · local", "head"): Goal(None, 55.0, f"{HINTON}, two blocks, one pass"),
-        ("backprop · on the net of forward-forward, local", ""): Goal(None, 63.0, f"{HINTON}, two blocks"),
+        ("forward-forward · local", "energy"): Goal(None, 56.0, f"{HINTON}, two blocks, of 54 to 56"),
+        ("forward-forward · local", "head"): Goal(None, 54.0, f"{HINTON}, two blocks, of 54 to 56"),
+        ("backprop · local", ""): Goal(None, 63.0, f"{HINTON}, two blocks"),
     },
     task="cifar10",
     net="local",
     seeds=1,
     precision="medium",
-    chosen=lambda setting: [family.local_forward_forward(setting)],
-    controls="same net",
-    text="One locally connected net, by forward-forward and by backprop.",
+    chosen=lambda setting: [family.local_forward_forward(setting), family.local_backprop(setting)],
+    controls="none",
+    text="One locally connected net, by forward-forward and by backprop, each with a rate chosen for it on validation.",
 )
 OTHERS = (
     Recipe(
         "Mono-forward",
         10,
-        {("mono-forward", "last"): Goal(None, 98.15, "Gong et al. 2025, 3x2000"), ("mono-forward", "sum"): Goal()},
+        {("mono-forward", "last"): Goal(98.0, 98.15, "Gong et al. 2025, 3x2000"), ("mono-forward", "sum"): Goal()},
         precision="medium",
         chosen=of("mono-forward"),
         controls="same net",
     ),
-    Recipe("SPELA", 20, {("spela", "last"): Goal()}, precision="medium", chosen=of("spela"), controls="same net"),
+    Recipe("SPELA", 20, {("spela", "last"): Goal(95.5)}, precision="medium", chosen=of("spela"), controls="same net"),
     Recipe(
         "Cascaded forward",
         10,
-        {("cascaded-forward · conv", ""): Goal(None, 98.80, "Zhao et al. 2023, three conv blocks")},
+        {("cascaded-forward · conv", ""): Goal(98.0, 98.80, "Zhao et al. 2023, three conv blocks")},
         precision="medium",
         net="conv",
         chosen=of("cascaded-forward", "conv", widths=(16, 32, 64)),
@@ -170,11 +190,11 @@ OTHERS = (
     Recipe(
         "Self-contrastive",
         20,
-        {("self-contrastive-forward-forward · wide", ""): Goal(None, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
+        {("self-contrastive-forward-forward · wide", ""): Goal(97.5, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
         precision="medium",
         chosen=of("self-contrastive-forward-forward", "wide", widths=(2000, 2000)),
         controls="same net",
     ),
 )
-FORWARD_FORWARD = (FULL, JITTER, SMALL, UNSUPERVISED, FIELDS, RECURRENT, CLASSES_MNIST, CLASSES_CIFAR10,
+FORWARD_FORWARD = (FULL, JITTER, SMALL, UNSUPERVISED, FIELDS, RECURRENT, CLASSES_MNIST, CLASSES_CIFAR10, DEEPER,
                    LOCAL_CIFAR10, *OTHERS)  # fmt: skip

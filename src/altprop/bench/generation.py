@@ -26,7 +26,7 @@ from altprop.bench import protocol
 from altprop.bench.contender import Contender, Setting, adam, sgd
 from altprop.bench.contenders import contender
 from altprop.bench.publish import markdown, write_page
-from altprop.bench.teaching import teach
+from altprop.bench.teaching import trained
 from altprop.bench.train import Process
 from altprop.report.figures import LOOK, save
 from altprop.report.replace import replaced
@@ -72,12 +72,8 @@ class Study:
         return rule, perf_counter() - start
 
     def trained(self, chosen: Contender, setting: Setting, data: Task, epochs: int, seed: int) -> Rule:
-        rule = chosen.build(setting, seed)
-        size = chosen.batch_size or protocol.DEFAULT_BATCH_SIZE
         with self.process.applied(seed):
-            teach(rule, data, size, epochs, seed)
-        rule.finish()
-        return rule.eval()
+            return trained(chosen, setting, data, epochs, seed)
 
     @property
     def labels(self) -> Int[Tensor, " drawings"]:
@@ -182,7 +178,7 @@ class, over that of real images. Nearest training image: mean Euclidean distance
 the test images (the first row: its first half). The rows without a net's step and the control of pixels show what each
 step is for; the best drawings have many recognised, much spread *and* a small Fréchet distance.
 
-![drawings](generated.png)
+![drawings](forward-forward-generation/generated.png)
 """
 
 
@@ -212,29 +208,30 @@ def draw_grid(
 
 
 def run(study: Study, output: Path) -> pd.DataFrame:
-    """Train, draw, measure, and write `rows.csv`, `README.md` and `generated.png` and `.svg` into the folder."""
+    """Train, draw, measure, and write the page, and its rows and figure into a folder beside it."""
+    folder = output / "forward-forward-generation"
     judge = Judge(study)
     found: list[dict[str, object]] = []
     for row, x in rows(study, judge):
         found.append(row)
         if row["what"] == FULL and row["seed"] == 0:
             real = [judge.test[0][judge.test[1] == c] for c in range(study.data.classes)]
-            save(draw_grid(x, real, judge.shape, study.data.names), output, "generated", ("png", "svg"))
+            save(draw_grid(x, real, judge.shape, study.data.names), folder, "generated", ("png", "svg"))
     table = pd.DataFrame(found)
     with torch.no_grad():
         accuracy = float((judge.scores(judge.test[0]).argmax(1) == judge.test[1]).double().mean())
-    output.mkdir(parents=True, exist_ok=True)
-    with replaced(output / "rows.csv") as path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / "rows.csv") as path:
         table.assign(judge=accuracy).to_csv(path, index=False, float_format="%.6g")
-    write_page(output / "README.md", page(table, study, accuracy))
+    write_page(output / "forward_forward_generation.md", page(table, study, accuracy))
     return table
 
 
-def main(output: Path = Path("docs/results/forward-forward-generation"), seeds: int = 3, epochs: int = 12) -> None:
+def main(output: Path = Path("docs/results"), seeds: int = 3, epochs: int = 12) -> None:
     """Train generators and the judge, and write what the drawings are worth.
 
     Args:
-        output: the folder for rows.csv, README.md and the figure.
+        output: the folder for what is published.
         seeds: how many generators.
         epochs: of each generator.
     """

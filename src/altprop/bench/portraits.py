@@ -16,9 +16,8 @@ from altprop.analysis.beliefs import images_by_goodness
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
-from altprop.bench.protocol import DEFAULT_BATCH_SIZE
 from altprop.bench.publish import write_page
-from altprop.bench.teaching import teach
+from altprop.bench.teaching import trained
 from altprop.bench.train import Process
 from altprop.report import portraits
 from altprop.report.replace import replaced
@@ -47,10 +46,8 @@ class Study:
         """The net after so many epochs."""
         setting = Setting(self.task, data.problem, "mlp", self.width, 2)
         chosen = contender("forward-forward", setting)
-        rule = chosen.build(setting, self.seed)
+        rule = trained(chosen, setting, data, epochs, self.seed)
         assert isinstance(rule, ForwardForward)
-        teach(rule, data, chosen.batch_size or DEFAULT_BATCH_SIZE, epochs, self.seed)
-        rule.eval()
         return rule
 
 
@@ -151,10 +148,10 @@ remain. The label's weights are left out.
 
 ## What the net believes
 
-From the mean of all images, each one follows its class's lead in energy by gradient, through all blocks: a picture for
-analysis only, no forward-only rule learns so. The gradient is blurred {blurs} times before each step, and moves only
-pixels that vary from image to image; without that, each pixel goes its own way, and no eye sees a digit in the image.
-How a net draws without any gradient is [on the page of generation](../rules/generative_forward_forward.md).
+From the mean of the first {samples:,} training images, each one follows its class's lead in energy by gradient,
+through all blocks: a picture for analysis only, no forward-only rule learns so. The gradient is blurred {blurs} times
+before each step, and moves only pixels that vary from image to image; without that, each pixel goes its own way, and no
+eye sees a digit. How a net draws without any gradient is [on the page of drawings](forward_forward_generation.md).
 
 ![beliefs](forward-forward-portraits/beliefs.png)
 """

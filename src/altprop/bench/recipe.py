@@ -126,10 +126,10 @@ def lines(recipe: Recipe, frame: pd.DataFrame) -> list[list[str]]:
             "" if goal.published is None else f"{goal.published:.2f} ({goal.source})",
             f"{mean:.2f} %",
             "" if math.isnan(low) else f"{low:.2f} to {high:.2f}",
-            ", ".join(f"{value:.2f}" for value in values),
+            ", ".join("diverged" if math.isnan(value) else f"{value:.2f}" for value in values),
             f"{100 * train[rule, variant, predictor]:.2f} %",
             f"{group['train_seconds'].median() / 60:.1f}",
-            "" if goal.least is None else "yes" if mean >= goal.least else "**no**",
+            "" if goal.least is None else "yes" if mean >= goal.least and values.notna().all() else "**no**",
         ]
         rows.append((goal == Goal(), -mean, cells))
     return [cells for *_, cells in sorted(rows)]

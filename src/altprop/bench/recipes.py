@@ -62,6 +62,7 @@ PAGES = {
     "forward_forward_ablation": "forward-forward with one thing changed at a time",
     "forward_forward_collaboration": "layer collaboration, block by block, with and without",
     "forward_forward_sleep": "positive and negative phases apart, and what happens without negatives",
+    "forward_forward_generation": "digits that a forward-forward net draws, and what they are worth",
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "speed": "what a step costs, in time, operations and bytes",
 }

@@ -17,15 +17,16 @@ from rich.console import Console
 
 from altprop import tasks
 from altprop.bench import protocol
-from altprop.bench.ablation import difference, scaled
+from altprop.bench.ablation import difference
 from altprop.bench.compare import Observer, carry_out, measured, plan
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
 from altprop.bench.protocol import Budget
 from altprop.bench.publish import markdown, write_page, write_rows
-from altprop.bench.stats import final, interval
-from altprop.bench.teaching import teach
+from altprop.bench.rates import best_multiples, scaled
+from altprop.bench.stats import final, interval, interval_of_all
+from altprop.bench.teaching import trained
 from altprop.bench.train import Plan, Process
 from altprop.report import sleeping
 from altprop.report.replace import replaced
@@ -49,7 +50,7 @@ class Study:
     epochs: int = 6
     seeds: int = 3
     lengths: tuple[int, ...] = (0, 1, 4, 16, 64, 256, 1024)
-    multiples: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    multiples: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     steps: tuple[int, ...] = (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 
     def data(self) -> Task:
@@ -85,10 +86,9 @@ def variant(length: int, multiple: float) -> str:
 
 def lengths(study: Study, store: Path, observer: Observer | None = None) -> tuple[pd.DataFrame, dict[int, float]]:
     """The runs of every length at its best multiple of the rate, which is chosen with the first seed; and those."""
-    probes = [study.plan(length, m, 0) for length in study.lengths for m in study.multiples]
-    last = final(measured(probes, carry_out(probes, store, observer), store), "validation")
-    scores = last.assign(value=last["value"].fillna(0.0)).groupby("variant")["value"].mean()
-    best = {n: max(study.multiples, key=lambda m: float(scores[variant(n, m)])) for n in study.lengths}
+    probes = {(length, m): study.plan(length, m, 0) for length in study.lengths for m in study.multiples}
+    each = list(probes.values())
+    best = best_multiples(probes, measured(each, carry_out(each, store, observer), store))
     plans = [study.plan(n, best[n], seed) for seed in range(study.seeds) for n in study.lengths]
     return measured(plans, carry_out(plans, store, observer), store), best
 
@@ -102,8 +102,8 @@ def by_length(frame: pd.DataFrame, best: Mapping[int, float]) -> pd.DataFrame:
     for length, multiple in best.items():
         for predictor in PREDICTORS:
             values = last[variant(length, multiple)][predictor]
-            mean, low, high = interval(values)
-            gap, below, above = interval((values - last[variant(first, best[first])][predictor]).to_numpy())
+            mean, low, high = interval_of_all(values)
+            gap, below, above = interval_of_all(values - last[variant(first, best[first])][predictor])
             found.append({
                 "length": length, "multiple": multiple, "predictor": predictor, "mean": mean, "low": low, "high": high,
                 "difference": gap, "below": below, "above": above,
@@ -121,11 +121,10 @@ def deprivation(study: Study) -> pd.DataFrame:
     rows = []
     for seed in range(study.seeds):
         with PROCESS.applied(seed):
-            trained = study.contender(0).build(study.setting(), seed)
-            teach(trained, study.data(), batch_size(study), study.epochs, seed)
+            awake = trained(study.contender(0), study.setting(), study.data(), study.epochs, seed)
             for condition, length in ((BOTH, 0), (POSITIVES, FOREVER)):
                 rule = study.contender(length).build(study.setting(), seed)
-                rule.load_state_dict({**rule.state_dict(), **trained.state_dict()})
+                rule.load_state_dict({**rule.state_dict(), **awake.state_dict()})
                 rows += [{"seed": seed, "condition": condition, **row} for row in go_on(rule, study, seed)]
     return pd.DataFrame(rows)
 
@@ -175,7 +174,8 @@ each worked only at a very low rate with very high momentum.
 
 So many steps of positives only, then as many of negatives only. Each step sees one batch, so that a net with phases
 sees half as many positives, and half as many negatives, as one that has both at once. The rate of the blocks is, for
-each length by itself, the best on validation of {multiples} times the usual one, with the same decay a step.
+each length by itself, the best on validation of {multiples} times the usual one, with the same decay a step; momentum
+stays at 0.9.
 Differences are to "both at once", paired by seed, with the Student t 95 % interval.
 """
 DEPRIVED = """## Sleep deprivation

@@ -45,6 +45,12 @@ def interval(values: Sequence[float] | np.ndarray | pd.Series[float]) -> tuple[f
     return mean, mean - half, mean + half
 
 
+def interval_of_all(values: Sequence[float] | np.ndarray | pd.Series[float]) -> tuple[float, float, float]:
+    """`interval`, but NaNs if one of the values is: what diverged once has no mean."""
+    found = np.asarray(values, dtype=float)
+    return (math.nan,) * 3 if np.isnan(found).any() else interval(found)
+
+
 def accuracies(results: pd.DataFrame, split: str) -> pd.DataFrame:
     """The accuracy points of one split, in the order of training; points without a value (no readout yet) included."""
     rows = arrange(results)

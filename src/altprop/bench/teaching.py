@@ -3,8 +3,17 @@
 from itertools import chain
 
 from altprop.bench import protocol
+from altprop.bench.contender import Contender, Setting
 from altprop.rule import Rule
 from altprop.tasks import Task
+
+
+def trained(chosen: Contender, setting: Setting, task: Task, epochs: int, seed: int) -> Rule:
+    """The contender's rule after whole epochs, ready to predict."""
+    rule = chosen.build(setting, seed)
+    teach(rule, task, chosen.batch_size or protocol.DEFAULT_BATCH_SIZE, epochs, seed)
+    rule.finish()
+    return rule.eval()
 
 
 def teach(rule: Rule, task: Task, batch_size: int, epochs: int, seed: int) -> None:

@@ -45,7 +45,7 @@ from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Probl
 from altprop.rules.forward_only.activity import limited, normalised, refused
 from altprop.rules.forward_only.goodness import Goodness
 from altprop.rules.forward_only.goodness import goodness as goodness_of
-from altprop.rules.forward_only.negatives import uniform_negatives
+from altprop.rules.forward_only.negatives import same_rows, uniform_negatives
 
 OPTIMIZERS: dict[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-2, fused=True),
@@ -59,7 +59,7 @@ class GenerativeForwardForward(Rule):
 
     Arguments:
         goodness: a name in `goodness.GOODNESS`, or an instance.
-        threshold: goodness at which a block is undecided; None: what the goodness says.
+        threshold: theta in units of the goodness's own for ReLU; None: 1, or less where activities cannot exceed 1.
         temperature: T, what a difference in goodness is divided by.
         label: the value that stands at the label's place; the other classes' places are 0.
         dreams: share of the negatives that are the net's own drawings; the rest are images with wrong labels.
@@ -103,7 +103,7 @@ class GenerativeForwardForward(Rule):
         super().__init__(net, problem, optimizer=optimizer, **options)
         self.learners = [i for i in range(len(net)) if f"blocks.{i}" in self.optimizers]
         source = self.learners[0] if source is None else source
-        _check(temperature, dreams, memory, source, self.learners)
+        _check(temperature, label, dreams, memory, source, self.learners)
         self.goodness = goodness_of(goodness)
         self.temperature, self.label, self.dreams, self.source = temperature, label, dreams, source
         if source != self.learners[0]:
@@ -117,8 +117,8 @@ class GenerativeForwardForward(Rule):
         for i in self.learners:
             if (reason := self.goodness.refuses(shapes[i])) is not None:
                 raise UsageError(f"GenerativeForwardForward: block {i}: {reason}")
-            theta = self.goodness.threshold(shapes[i], limited(net[i]))
-            self.thresholds[i] = theta if threshold is None else threshold
+            own = self.goodness.threshold(shapes[i], limited(net[i]) if threshold is None else False)
+            self.thresholds[i] = own if threshold is None else threshold * own
             if i <= source:
                 self.decoders[str(i)] = decoder = blank(prod(shapes[i]), below).to(like)
                 self.add_part(f"decoders.{i}", decoder)
@@ -147,7 +147,10 @@ class GenerativeForwardForward(Rule):
         x = x.flatten(1)
         dreamt = round(self.dreams * len(x))
         drawings = self._down(self._imagine(y[:dreamt], self.generator))
-        labels = torch.cat([y, y[:dreamt], uniform_negatives(y[dreamt:], self.problem.outputs, self.generator)])
+        wrong = uniform_negatives(y, self.problem.outputs, self.generator)
+        copies = same_rows(drawings, x[:dreamt])  # a drawing that is the image itself would be the positive
+        wrong[:dreamt] = torch.where(copies, wrong[:dreamt], y[:dreamt])
+        labels = torch.cat([y, wrong])
         a = write(torch.cat([x, drawings, x[dreamt:]]), labels, self.problem.outputs, self.label)
         losses, errors, below = x.new_zeros(()), x.new_zeros(()), x
         for i, block in enumerate(self.net):
@@ -326,10 +329,12 @@ def blank(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def _check(temperature: float, dreams: float, memory: int, source: int, learners: list[int]) -> None:
+def _check(temperature: float, label: float, dreams: float, memory: int, source: int, learners: list[int]) -> None:
     """Raise UsageError for options that make no sense."""
     if temperature <= 0:
         raise UsageError(f"GenerativeForwardForward: temperature={temperature} must be positive")
+    if label <= 0:
+        raise UsageError(f"GenerativeForwardForward: label={label} makes all classes look alike; give more than 0")
     if not 0 <= dreams <= 1:
         raise UsageError(f"GenerativeForwardForward: dreams={dreams} is a share of the negatives; give it in [0, 1]")
     if memory < 2:

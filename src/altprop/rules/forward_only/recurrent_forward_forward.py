@@ -93,7 +93,7 @@ class RecurrentForwardForward(Rule):
         **options: Any,
     ) -> None:
         super().__init__(net, problem, **options)
-        check_options(iterations, window, damping, negatives, temperature)
+        check_options(iterations, window, damping, negatives, label, temperature)
         self.iterations, self.window, self.damping = iterations, tuple(window), damping
         self.negatives, self.label, self.temperature, self.peer = negatives, label, temperature, peer
         self.claims = replace(self.claims, training_only=peer != 0)
@@ -415,7 +415,9 @@ def accumulate(
         weight.grad.addmm_(delta.t(), inputs.flatten(0, 1))
 
 
-def check_options(iterations: int, window: tuple[int, int], damping: float, negatives: str, temperature: float) -> None:
+def check_options(
+    iterations: int, window: tuple[int, int], damping: float, negatives: str, label: float, temperature: float
+) -> None:
     """Raise UsageError unless these make sense."""
     where = "RecurrentForwardForward"
     if negatives not in ("hard", "uniform"):
@@ -424,6 +426,8 @@ def check_options(iterations: int, window: tuple[int, int], damping: float, nega
         raise UsageError(f"{where}: damping={damping} must be at least 0 and below 1, or no state would ever move")
     if temperature <= 0:
         raise UsageError(f"{where}: temperature={temperature} must be positive")
+    if label <= 0:
+        raise UsageError(f"{where}: label={label} makes all classes look alike; give more than 0")
     if iterations < 1:
         raise UsageError(f"{where}: iterations={iterations} must be at least 1")
     if not 1 <= window[0] <= window[1]:

@@ -36,14 +36,12 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
-from altprop.rules.forward_only.activity import refused, softmax_error
+from altprop.rules.forward_only.activity import limited, refused, softmax_error
 
 OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.AdamW, lr=1e-3, weight_decay=1e-4, fused=True),
     "heads": partial(torch.optim.Adam, lr=3e-3, fused=True),
 }
-
-BOUNDED = (nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Softsign)
 
 
 class SelfContrastiveForwardForward(Rule):
@@ -95,8 +93,7 @@ class SelfContrastiveForwardForward(Rule):
             weight = next(block.parameters(), None)
             if weight is None:
                 continue
-            bounded = any(isinstance(module, BOUNDED) for module in block.modules())
-            self.thresholds[i] = thresholds or ((0.5, 0.5) if bounded else (8.0, 6.0))
+            self.thresholds[i] = thresholds or ((0.5, 0.5) if limited(block) else (8.0, 6.0))
             head = nn.utils.skip_init(nn.Linear, prod(shapes[i]), self.problem.outputs, bias=False).to(weight)
             nn.init.zeros_(head.weight)
             self.heads[str(i)] = head

@@ -27,9 +27,12 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.forward_only.activity import lengths
 
 STEPS = 100
 """Steps of the repulsion."""
+FAINT = 1e-3
+"""An activity is taken to be at least as long as this: a row without any is like no class."""
 
 
 class SPELA(Rule):
@@ -90,7 +93,7 @@ class SPELA(Rule):
         """Block i learns from L_i."""
         h = h.flatten(1)
         dots = (h * self.get_buffer(f"vectors_{i}")[y]).sum(1)
-        loss = (2.0 - dots / lengths(h)).log().mean()
+        loss = (2.0 - dots / lengths(h).clamp_min(FAINT)).log().mean()
         loss.backward()
         self.update(f"blocks.{i}")
         return loss.detach()
@@ -101,7 +104,7 @@ class SPELA(Rule):
             x = block(x)
             if i in self.learners:
                 h = x.flatten(1)
-                yield h @ self.get_buffer(f"vectors_{i}").t() / lengths(h).unsqueeze(1)
+                yield h @ self.get_buffer(f"vectors_{i}").t() / lengths(h).clamp_min(FAINT).unsqueeze(1)
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         """The cosines at the last block."""
@@ -115,12 +118,6 @@ class SPELA(Rule):
     def predictors(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """By the last block, which is `forward`, and by the sum of all."""
         return {"last": self.forward, "sum": self.sum}
-
-
-def lengths(h: Float[Tensor, "batch values"]) -> Float[Tensor, " batch"]:
-    """|h|, at least 1e-3: a row without activity is like no class."""
-    norms: Tensor = torch.linalg.vector_norm(h, dim=1)
-    return norms.clamp_min(1e-3)
 
 
 def spread(v: Float[Tensor, "classes n"]) -> Float[Tensor, "classes n"]:
