@@ -30,7 +30,7 @@ from altprop.tasks import Task
 from altprop.terminal import Bars
 
 WIDTH, DEPTH, EPOCHS, SEEDS, PROBE_EPOCHS = 512, 2, 6, 3, 2
-MULTIPLES = (0.1, 0.3, 1.0, 3.0)
+MULTIPLES = (0.1, 0.3, 1.0, 3.0, 10.0)
 PROCESS = Process(precision="medium")
 PREDICTORS = ("energy", "head")
 HOLDS, OPPOSITE, NOTHING, DIVERGED = "holds", "the opposite", "no difference shown", "diverged"
