@@ -3,7 +3,6 @@
 Drawn with matplotlib's objects (no pyplot, no display). The same rows give the same bytes: no dates, a fixed hash salt.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +12,13 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from altprop.bench import cases, stats
 from altprop.report import colours, depths, panels
 from altprop.report.colours import Style
 from altprop.report.replace import replaced
+from altprop.report.scales import percent
 from altprop.report.words import literal
 
 #: Metadata that would make two drawings of the same rows differ is left out.
@@ -95,13 +95,6 @@ def _depth(table: pd.DataFrame, quantity: str, words: str, title: str, style: di
     return figure
 
 
-def percent(axes: Axes) -> None:
-    """Accuracy in per cent; an interval may reach beyond what an accuracy can be, the axis does not."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(0.0, low), min(1.005, high))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-
-
 def empty(title: str, words: str, height: float = 4.4) -> tuple[Figure, Axes]:
     """A figure with one pair of axes, its title and the words below it."""
     figure = Figure(figsize=(7.6, height), layout="constrained")
@@ -122,10 +115,9 @@ def _line(axes: Axes, x: pd.Series, curve: pd.DataFrame, style: Style, *, band: 
 
 def _name(axes: Axes, ends: list[tuple[str, float]], style: dict[str, Style]) -> None:
     """Write each contender's name at the end of its line, moved up or down so that no two overlap."""
-    low, high = axes.get_ylim()
-    log = axes.get_yscale() == "log"
-    span = math.log(high / low) if log else high - low
-    places = [((math.log(value / low) if log else value - low) / span, label) for label, value in ends]
+    x = axes.get_xlim()[1]  # any place will do: only the height counts
+    data = axes.transData + axes.transAxes.inverted()
+    places = [(float(data.transform((x, value))[1]), label) for label, value in ends]
     crowd = max(1.0, 0.052 * (len(ends) - 1))  # more names than fit beside the axes: a taller figure
     figure = axes.get_figure(root=True)
     assert figure is not None

@@ -4,21 +4,17 @@ import math
 import re
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from altprop.report.colours import Style
+from altprop.report.scales import percent
 from altprop.report.words import literal
 
 COLUMNS, WIDTH, HEIGHT = 4, 2.45, 2.0
-TICKS = (0.0, 0.2, 0.4, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
 GREY = "#d9dce0"
-ROOM = 0.012
-"""What the axis shows above an accuracy of 1."""
 
 
 def draw(curves: pd.DataFrame, column: str, words: str, title: str, style: Mapping[str, Style]) -> Figure:
@@ -80,17 +76,5 @@ def _scales(axes: Axes, low: float) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_yscale("function", functions=(_stretched, _back))
-    axes.set_yticks([tick for tick in TICKS if tick >= low])
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_ylim(low, 1 + ROOM / 4)
+    percent(axes, low)
     axes.tick_params(labelsize=7.5)
-
-
-def _stretched(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.negative(np.log(np.maximum(1 + ROOM - accuracy, 1e-9)))
-
-
-def _back(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 + ROOM - np.exp(-place)
