@@ -55,7 +55,10 @@ def drawn(rule: UnsupervisedForwardForward, x: Tensor) -> Tensor:
 
 
 def naive_gradients(rule: UnsupervisedForwardForward, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Autograd of each block's BCE by sum of squares, and each slice's cross-entropy, positives and negatives apart."""
+    """Autograd of each block's BCE by sum of squares, images and negatives apart, and of the softmax's cross-entropy.
+
+    For rules whose blocks have a rate of 0: the softmax sees what the blocks have become.
+    """
     names = {p: n for n, p in rule.named_parameters()}
     positive, negative = unit(x), unit(drawn(rule, x))
     logits = torch.zeros(len(x), CLASSES, dtype=torch.float64)
@@ -70,9 +73,10 @@ def naive_gradients(rule: UnsupervisedForwardForward, x: Tensor, y: Tensor) -> d
         positive, negative = unit(h).detach(), unit(g).detach()
         if i in rule.read:
             weight = rule.heads[str(i)].weight
-            logits = logits.detach() + positive.flatten(1) @ weight.T
-            chosen = logits.log_softmax(1)[torch.arange(len(y)), y]
-            found[names[weight]] = torch.autograd.grad(-chosen.mean(), weight)[0]
+            logits = logits + positive.flatten(1) @ weight.T
+    weights = [rule.heads[str(i)].weight for i in rule.read]
+    chosen = logits.log_softmax(1)[torch.arange(len(y)), y]
+    found |= zip((names[w] for w in weights), torch.autograd.grad(-chosen.mean(), weights), strict=True)
     return found
 
 
@@ -154,7 +158,7 @@ def test_after_settling_only_the_softmax_learns_and_half_the_rows_are_spared() -
     with Trace({}) as trace:
         found = gradients(rule, x, y)
     assert set(found) == {"heads.1.weight", "heads.2.weight"}
-    assert trace.operations == 2 * BATCH * (INPUTS * 8 + 8 * 7 + 7 * 5 + 2 * CLASSES * (7 + 5))
+    assert trace.operations == 2 * BATCH * (2 * (INPUTS * 8 + 8 * 7 + 7 * 5) + 2 * CLASSES * (7 + 5))
 
 
 def test_blocks_without_parameters_and_frozen_ones_pass_on() -> None:
@@ -217,7 +221,7 @@ def test_operations_equal_a_count_by_hand() -> None:
         hybrids(x, torch.Generator().manual_seed(0), blurs=rule.blurs, shape=rule.image)
     with Trace({}) as trace:
         rule.step(x, y)
-    blocks = 2 * 2 * (INPUTS * 8 + 8 * 7 + 7 * 5)  # positives and negatives: forward and weight gradient
+    blocks = 6 * (INPUTS * 8 + 8 * 7 + 7 * 5)  # both kinds forward and for the weight gradient, images twice more
     heads = 2 * CLASSES * (7 + 5)  # positives: logits and weight gradient
     assert trace.operations == 2 * BATCH * (blocks + heads) + negatives.operations
 
@@ -228,13 +232,29 @@ def test_peak_memory_of_a_step_is_the_same_at_any_depth(peer: float) -> None:
     assert len(set(found)) == 1, found
 
 
-def test_a_block_and_its_slice_have_learnt_before_the_next_block_is_read() -> None:
+def test_a_block_has_learnt_before_the_next_one_is_read_and_the_softmax_comes_last() -> None:
     rule = build(optimizer=partial(torch.optim.SGD, lr=0.1))
     with Trace(dict(rule.named_parameters())) as trace:
         rule.step(*batch())
-    places = {"net.0": 0, "net.1": 1, "heads.1": 2, "net.2": 3, "heads.2": 4}
-    order = [places[".".join(a.parameter.split(".")[:2])] for a in trace.accesses]
-    assert order == sorted(order) and set(order) == set(places.values())
+    order = [a.parameter.split(".")[:2] for a in trace.accesses]
+    last_write = max(k for k, a in enumerate(trace.accesses) if a.kind == "write" and a.parameter.startswith("net"))
+    taught = [int(place) for kind, place in order[: last_write + 1]]
+    assert taught == sorted(taught) and set(taught) == {0, 1, 2}
+    assert all(kind == "net" for kind, _ in order[: last_write + 1])
+    assert {kind for kind, _ in order[last_write + 1 :]} == {"net", "heads"}
+
+
+def test_the_softmax_learns_from_what_the_blocks_have_become() -> None:
+    rule = build(optimizer={"blocks": partial(torch.optim.SGD, lr=0.1), "heads": SGD})
+    x, y = batch()
+    found = gradients(rule, x, y)
+    rest = build(rule.net, settle=0.5)
+    rest.progress = 0.5
+    with torch.no_grad():
+        for place, head in rest.heads.items():
+            head.weight.copy_(rule.heads[place].weight)
+    expected = gradients(rest, x, y)
+    close({name: found[name] for name in expected}, expected)
 
 
 # It learns, and says what it cannot do.

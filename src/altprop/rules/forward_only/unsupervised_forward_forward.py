@@ -6,21 +6,20 @@ two images by a random mask of large blobs, or the images blurred. Both go throu
     a_0 = N(x),  h_l = F_l(a_{l-1}),  a_l = N(h_l)        N(h) = h / sqrt(mean h^2)
     G_l = g(h_l),  p_l = sigmoid((G_l - theta_l) / T)     goodness, and what block l believes to be an image
     L_l = BCE(p_l, image or not)                          dW_l = dL_l/dW_l with a_{l-1} held fixed
-    logits_l = sum_{2 <= k <= l} V_k a_k  of the images   dV_l = dCE(logits_l, y)/dV_l with a_l, logits_{l-1} held fixed
+    logits = sum_{l >= 2} V_l a_l  of the images          dV_l = dCE(logits, y)/dV_l with all a_l held fixed
 
-Labels are read by the linear softmax alone, which never tells a block anything. Prediction: the last logits.
+Labels are read by the linear softmax alone, which never tells a block anything. Prediction: the logits.
 Peer normalisation: on positives, unit j is pushed up by peer (mean_k m_k - m_j), with m the running mean of h.
 
 Departures from the paper:
-1. The softmax is learnt slice by slice: V_l improves on the logits of the slices before it, so that a block and its
-   slice have learnt before the next block has seen anything, and no list of activities is kept. V_l starts at zero,
-   and has no bias.
+1. The softmax learns along with the blocks, and not after them; it starts at zero, and has no bias.
 2. A mask is on above its own mean, and not above 1/2: many blurs leave hardly a mask that crosses 1/2.
 3. theta_l is the block's width, but half of it where activities cannot exceed 1; other goodness, see `goodness.py`.
 4. With one block that learns, the softmax reads that one: there is no other.
 5. The blocks' schedule runs out at the share `settle` of the run, after which the softmax learns on fixed features.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from math import isqrt, prod
@@ -156,22 +155,36 @@ class UnsupervisedForwardForward(Rule):
 
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
-        """Block by block; "loss" is the mean loss of the blocks, "head_loss" the softmax's (with labels only)."""
-        teach = self.progress < self.settle
-        a = normalised_(torch.cat([x, self.negatives_of(x)] if teach else [x]))
-        losses, logits = x.new_zeros(()), x.new_zeros(len(x), self.problem.outputs)
-        metrics = {"loss": losses}
-        for i, block in enumerate(self.net):
-            if teach and i in self.learners:
+        """Block by block, then the softmax; "loss" is the mean loss of the blocks, "head_loss" the softmax's."""
+        metrics = {"loss": self._teach(x) if self.progress < self.settle else x.new_zeros(())}
+        if y is not None:
+            metrics["head_loss"] = self._classify(x, y)
+        return metrics
+
+    def _teach(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
+        """The blocks learn, each before the next one is entered; their mean loss."""
+        a, losses = normalised_(torch.cat([x, self.negatives_of(x)])), x.new_zeros(())
+        for i in range(self.learners[-1] + 1):
+            if i in self.learners:
                 h, loss = self._contrast(i, a)
                 losses += loss
             else:
-                h = block(a)
+                h = self.net[i](a)
             a = normalised_(h)
-            if y is not None and i in self.read:
-                metrics["head_loss"] = self._classify(i, a[: len(x)].flatten(1), logits, y)
-        losses /= len(self.learners)
-        return metrics
+        return losses / len(self.learners)
+
+    def _classify(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """The softmax learns from what the blocks have become; its cross-entropy.
+
+        All slices share one error, for which the images go through the blocks once, and once more for the slices to
+        learn one by one: no list of activities is kept.
+        """
+        logits = self.forward(x)
+        error = softmax_error(logits, y)
+        for i, a in self._read(x):
+            self.heads[str(i)].weight.grad = error.T @ a
+            self.update(f"heads.{i}")
+        return nn.functional.cross_entropy(logits, y)
 
     def negatives_of(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """One negative for each image."""
@@ -200,14 +213,6 @@ class UnsupervisedForwardForward(Rule):
         pushed = z if z.shape == h.shape else h
         return (pushed[:batch].mean(0) * (m.mean() - m)).sum() * self.peer
 
-    def _classify(self, i: int, a: Tensor, logits: Tensor, y: Tensor) -> Float[Tensor, ""]:
-        """Adds slice i to the logits, and the slice learns from them; returns the cross-entropy."""
-        head = self.heads[str(i)]
-        logits += head(a)
-        head.weight.grad = softmax_error(logits, y).T @ a
-        self.update(f"heads.{i}")
-        return nn.functional.cross_entropy(logits, y)
-
     def progress_of(self, part: str) -> float:
         """The blocks have the whole schedule in their share of the run."""
         return self.progress if part.startswith("heads") else min(1.0, self.progress / self.settle)
@@ -216,12 +221,18 @@ class UnsupervisedForwardForward(Rule):
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         """The logits of the softmax."""
-        a, logits = normalised(x), x.new_zeros(len(x), self.problem.outputs)
-        for i, block in enumerate(self.net):
-            a = normalised(block(a))
-            if i in self.read:
-                logits += self.heads[str(i)](a.flatten(1))
+        logits = x.new_zeros(len(x), self.problem.outputs)
+        for i, a in self._read(x):
+            logits = logits + self.heads[str(i)](a)
         return logits
+
+    def _read(self, x: Float[Tensor, "batch ..."]) -> Iterator[tuple[int, Float[Tensor, "batch units"]]]:
+        """The place of each block that the softmax reads, and its normalised activities."""
+        a = normalised(x)
+        for i in range(self.read[-1] + 1):
+            a = normalised(self.net[i](a))
+            if i in self.read:
+                yield i, a.flatten(1)
 
     def excess(self, x: Float[Tensor, "batch ..."]) -> dict[int, Float[Tensor, "batch sites"]]:
         """By block, the goodness above the threshold: what the block takes for an image is above 0."""
