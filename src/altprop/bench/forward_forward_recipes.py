@@ -37,11 +37,11 @@ FULL = Recipe(
     40,
     {
         ("forward-forward · full", "head"): Goal(98.6, 98.64, f"{HINTON}, 4x2000, 60 epochs"),
-        ("forward-forward · full", "energy"): Goal(),
+        ("forward-forward · full", "energy"): Goal(98.6),
     },
     seeds=1,
     precision="medium",
-    chosen=of("forward-forward", "full", widths=(1000, 1000, 1000)),
+    chosen=of("forward-forward", "full", widths=(2000, 2000, 2000)),
     controls="same net",
 )
 JITTER = Recipe(
