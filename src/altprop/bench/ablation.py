@@ -80,7 +80,7 @@ CHANGES = (
         # Lengths as they are: with this start, goodness in the blocks is 15 to 30, and not a quarter of a thousand.
         options={"normalise": False, "threshold": 0.05},
         scale=10.0,
-        claim="without it a block needs only the length of its input, and learns nothing (Hinton 2022)",
+        claim="without it a block can go by the length of its input alone, and does worse (Hinton 2022)",
         sign=-1,
     ),
     Change(
