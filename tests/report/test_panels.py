@@ -51,6 +51,12 @@ def test_each_line_is_coloured_once() -> None:
     assert grey == [3, 5, 4]
 
 
+def test_a_control_has_a_panel_even_where_its_rule_is_not_shown() -> None:
+    labels = ["backprop", "backprop · on the net of a"]
+    drawn = panels.draw(curves(labels), "samples", "samples", "two", styles(("backprop", x) for x in labels))
+    assert [axes.get_title() for axes in drawn.axes if axes.get_visible()] == ["backprop", "a"]
+
+
 def test_few_contenders_share_one_panel() -> None:
     frame = curves(LABELS)
     style = styles((x.split(" ")[0], x) for x in LABELS)

@@ -151,7 +151,8 @@ remain. The label's weights are left out.
 From the mean of the first {samples:,} training images, each one follows its class's lead in energy by gradient,
 through all blocks: a picture for analysis only, no forward-only rule learns so. The gradient is blurred {blurs} times
 before each step, and moves only pixels that vary from image to image; without that, each pixel goes its own way, and no
-eye sees a digit. How a net draws without any gradient is [on the page of drawings](forward_forward_generation.md).
+eye sees a digit. How a net draws without any gradient is on the page of
+[the rule that draws](../rules/generative_forward_forward.md).
 
 ![beliefs](forward-forward-portraits/beliefs.png)
 """

@@ -18,11 +18,11 @@ GREY = "#d9dce0"
 
 
 def draw(curves: pd.DataFrame, column: str, words: str, title: str, style: Mapping[str, Style]) -> Figure:
-    """Mean test accuracy and its interval against a cost. curves: label, rule, mean, low, high and the cost.
+    """Mean test accuracy and its interval against a cost. curves: label, mean, low, high and the cost.
 
     The upper end of the axis is stretched, as rules differ most there.
     """
-    rules = [rule for rule in dict.fromkeys(curves["rule"]) if (curves["label"].map(panel_of) == rule).any()]
+    rules = list(dict.fromkeys(panel_of(str(label)) for label in curves["label"]))
     lines = {str(label): curve for label, curve in curves.groupby("label", sort=False)}
     rows = math.ceil(len(rules) / COLUMNS)
     figure = Figure(figsize=(WIDTH * COLUMNS, HEIGHT * rows + 0.7), layout="constrained")
