@@ -65,20 +65,25 @@ def test_teaching_is_what_the_bench_does(tmp_path: Path) -> None:
 
 
 def test_collaboration_is_published_block_by_block(tmp_path: Path) -> None:
-    study = collaboration.Study("digits", 16, depth=2, epochs=2, seeds=2)
+    study = collaboration.Study("digits", 16, depth=2, epochs=2, seeds=2, multiples=(1e-6, 1.0), thresholds=(1.0,))
     table = collaboration.run(study, tmp_path)
-    assert list(table["read"]) == ["block 1", "block 2", "head", "energy"]
+    assert list(table["read"]) == ["block 1", "block 2", "all blocks", "head", "energy"]
     assert (table["alone"] != table["collaborating"]).any()
     rows = pd.read_csv(tmp_path / "forward-forward-collaboration" / "rows.csv")
+    assert set(rows["multiple"]) == {1.0}  # blocks that hardly learn are worse
     by = rows.set_index(["seed", "condition", "read"])["test"]
-    rule = study.trained(study.data(), "collaborating", 1)
+    rule = study.trained(study.data(), "collaborating", 1.0, 1.0, seed=1)
     x, y = study.data().test.batch(slice(None))
     for name, predict in rule.predictors().items():
         with torch.no_grad():
             assert by[1, "collaborating", name] == float((predict(x).argmax(1) == y).double().mean())
     # The rule reads all blocks but the first, so with two blocks its energy is the second's goodness.
     assert (by[:, :, "energy"] == by[:, :, "block 2"]).all()
-    assert "| block 1 |" in (tmp_path / "forward_forward_collaboration.md").read_text()
+    with torch.no_grad():
+        rule.read = rule.learners
+        assert by[1, "collaborating", "all blocks"] == float((rule.energy(x).argmax(1) == y).double().mean())
+    text = (tmp_path / "forward_forward_collaboration.md").read_text()
+    assert "| block 1 |" in text and "rate x 1 and threshold x 1 alone, rate x 1" in " ".join(text.split())
 
 
 def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> None:
