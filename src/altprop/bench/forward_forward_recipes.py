@@ -42,7 +42,7 @@ FULL = Recipe(
     seeds=1,
     precision="medium",
     chosen=of("forward-forward", "full", widths=(2000, 2000, 2000)),
-    controls="same net",
+    controls="none",
 )
 JITTER = Recipe(
     "With jitter",
