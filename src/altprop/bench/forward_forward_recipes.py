@@ -43,6 +43,7 @@ FULL = Recipe(
     precision="medium",
     chosen=of("forward-forward", "full", widths=(2000, 2000, 2000)),
     controls="none",
+    text="On validation, energy is the better of the two ways to read it (98.4 against 98.3 %).",
 )
 JITTER = Recipe(
     "With jitter",
