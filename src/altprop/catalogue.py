@@ -13,6 +13,8 @@ NETS = {
     "mlp": "linear blocks, flat input",
     "conv": "3x3 convolutions with pooling (a small VGG)",
     "local": "local receptive fields without weight sharing",
+    "spiking": "leaky integrate-and-fire neurons over time, flat input",
+    "rates": "leaky rate neurons in continuous time, flat input",
 }
 
 

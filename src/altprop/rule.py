@@ -98,7 +98,7 @@ class Rule(nn.Module):
     ) -> None:
         super().__init__()
         self.problem = problem if problem is not None else infer_problem(net)
-        reason = self.supports(net, self.problem)
+        reason = self.refuses(net, self.problem)
         if reason is not None:
             raise UsageError(f"{type(self).__name__} cannot train this net: {reason}")
         self.net = net
@@ -160,6 +160,17 @@ class Rule(nn.Module):
         return None
 
     # What users call.
+
+    @final
+    @classmethod
+    def refuses(cls, net: nn.Sequential, problem: Problem) -> str | None:
+        """`supports`, and black boxes where the rule takes a derivative through every block."""
+        if cls.claims.differentiable and any(isinstance(m, nets.BlackBox) and m.closed for m in net.modules()):
+            return (
+                "a black box in it has no derivative, and this rule takes one through every block; choose a rule that "
+                "does not (`altprop list` says which), or give the box straight_through=True"
+            )
+        return cls.supports(net, problem)
 
     @final
     def step(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "labels ..."] | None = None) -> Metrics:

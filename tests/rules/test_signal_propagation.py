@@ -1,5 +1,6 @@
 """Signal propagation against its local losses written out by hand, and against what it promises."""
 
+import copy
 from functools import partial
 from itertools import pairwise
 
@@ -11,8 +12,9 @@ from altprop import nets
 from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
+from altprop.rules.forward_only.likeness import cosine, matches
 from altprop.rules.forward_only.signal_propagation import SignalPropagation
-from steps import gradients, peaks
+from steps import Opaque, gradients, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 K = 30.0
@@ -26,7 +28,7 @@ def batch(*shape: int, classes: int = 4) -> tuple[Tensor, Tensor]:
 
 def naive_gradients(rule: SignalPropagation, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """One target a sample, each sent through by itself; block by block with the plain formula of the local loss."""
-    net, signal = rule.net, rule.target[0]
+    net, signal = rule.net, rule.target.signals
     names = {p: n for n, p in rule.named_parameters()}
     share = 1.0 / (y == y.unsqueeze(1)).double().sum(1)  # a class that the batch holds n times counts 1/n each time
     found: dict[str, Tensor] = {}
@@ -104,7 +106,7 @@ def test_later_blocks_do_not_change_an_earlier_update(changed: int) -> None:
     other.step(x, y)
     for p, q in zip(rule.net[:changed].parameters(), other.net[:changed].parameters(), strict=True):
         assert torch.equal(p, q)
-    assert torch.equal(rule.target[0], other.target[0])
+    assert torch.equal(rule.target.signals, other.target.signals)
     assert not torch.equal(rule.net[changed].affine.weight, other.net[changed].affine.weight)
 
 
@@ -145,11 +147,11 @@ def test_a_block_without_weights_is_passed_through_by_both_streams() -> None:
     first, second, output = nets.mlp([6, 8, 7], classes=4).double()
     net = nn.Sequential(nn.Flatten(), first, Sign(), second, output)
     rule = SignalPropagation(net, Problem((6,), 4))
-    assert rule.entry == 1 and rule.target[0].shape == (4, 8)
+    assert rule.entry == 1 and rule.target.signals.shape == (4, 8)
     before = [p.detach().clone() for p in rule.parameters()]
     rule.step(*batch(12, 6))
     assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
-    torch.testing.assert_close(rule.targets(), second(rule.target[0].relu().sign()))
+    torch.testing.assert_close(rule.targets()[-1], second(rule.target.signals.relu().sign()))
 
 
 def test_frozen_blocks_stay() -> None:
@@ -211,10 +213,10 @@ def test_nearest_sends_the_targets_through_the_net_as_it_is_now() -> None:
     rule = SignalPropagation(net)
     x, y = batch(12, 6)
     rule.step(x, y)
-    h, t = net[1](net[0](x)), net[1](rule.target[0].relu())
+    h, t = net[1](net[0](x)), net[1](rule.target.signals.relu())
     expected = nn.functional.cosine_similarity(h.unsqueeze(1), t.unsqueeze(0), dim=2)
     torch.testing.assert_close(rule.nearest(x), expected)
-    assert rule.predictors().keys() == {"output", "nearest"}
+    assert rule.predictors().keys() == {"output", "nearest", "adaptive"}
     assert torch.equal(rule.predictors()["output"](x), net(x))
 
 
@@ -229,8 +231,272 @@ def test_rows_without_activity_leave_everything_finite() -> None:
 def test_reasons_why_not() -> None:
     net = nets.mlp([6, 8], classes=4)
     assert SignalPropagation.supports(net, Problem((6,), 4)) is None
-    assert "regression" in str(SignalPropagation.supports(net, Problem((6,), 4, "regression")))
     with pytest.raises(UsageError, match="output block with 4 outputs"):
         SignalPropagation(nets.mlp([6, 8]), Problem((6,), 4))
     with pytest.raises(UsageError, match="before the output block"):
         SignalPropagation(nets.mlp([6], classes=4))
+
+
+# The rest of the framework: contexts, losses, options, streams.
+
+
+def test_library_losses_v9_and_v14_are_one_and_the_same_for_classes() -> None:
+    """With a row a sample, all matching targets have the same activities, however many of them share the weight."""
+    x, y = batch(12, 6)
+    found = []
+    for loss in ("all", "one"):
+        rule = SignalPropagation(nets.mlp([6, 8, 7], classes=4).double(), targets="samples", loss=loss, optimizer=SGD)
+        found.append(gradients(rule, x, y))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["all", "top"])
+@pytest.mark.parametrize("context", ["hidden", "input"])
+def test_a_row_a_sample_against_loops(loss: str, context: str) -> None:
+    """The authors' library: soft cross-entropy over the batch's targets, at every block; here with the cosine."""
+    net = nets.mlp([6, 8, 7], classes=4).double()
+    rule = SignalPropagation(net, targets="samples", loss=loss, top=3, context=context, optimizer=SGD, sharpness=K)
+    x, y = batch(12, 6)[0], torch.arange(12) % 4  # three of each class, so that the three nearest are its own
+    codes = nn.functional.one_hot(y, 4).double()
+    signals, origin = rule.target.signals, rule.target.origin
+    expected: dict[str, Tensor] = {}
+    names = {p: n for n, p in rule.named_parameters()}
+    h, ts = x, [signals[label] + origin for label in y]
+    near = codes
+    for i, block in enumerate(net[:-1]):
+        if loss == "top" and (i > 0 or context == "input"):
+            near = torch.stack(ts).detach()
+        entering = i == 0 and context == "hidden"
+        h, ts = block(h), [block.activation(t) if entering else block(t.unsqueeze(0))[0] for t in ts]
+        losses = []
+        for row, own in zip(h, near, strict=True):
+            distances = torch.stack([(own - other).norm() for other in near])
+            match = (distances == distances.min()).double()
+            if loss == "top":
+                match = torch.zeros(12).double().index_fill(0, distances.argsort(stable=True)[:3], 1.0)
+            log_p = torch.stack([K * (row * t).sum() / (row.norm() * t.norm()) for t in ts]).log_softmax(0)
+            losses.append(-(match / match.sum() * log_p).sum())
+        parameters = [*block.parameters(), *([signals, origin] if i == 0 else [])]
+        grads = torch.autograd.grad(torch.stack(losses).mean(), parameters)
+        expected.update((names[p], g) for p, g in zip(parameters, grads, strict=True))
+        h, ts = h.detach(), [t.detach() for t in ts]
+    found = gradients(rule, x, y)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
+
+
+def test_top_takes_the_nearest_and_one_takes_any_that_matches() -> None:
+    rows = torch.tensor([[0.0], [0.0], [1.0], [3.0]], dtype=torch.float64)
+    seen = torch.zeros(4, 4, dtype=torch.float64)
+    for seed in range(40):
+        one = matches(rows, rows, "one", 0, torch.Generator().manual_seed(seed))
+        assert bool((one.sum(1) == 1).all()) and bool((one.max(1).values == 1).all())
+        seen += one
+    assert (seen > 0).tolist() == [[True, True, False, False]] * 2 + [[False, False, True, False], [False] * 3 + [True]]
+    assert (matches(rows, rows, "top", 3, torch.Generator())[3] > 0).tolist() == [False, True, True, True] or (
+        matches(rows, rows, "top", 3, torch.Generator())[3] > 0
+    ).tolist() == [True, False, True, True]
+    assert matches(rows, rows, "top", 9, torch.Generator()).eq(0.25).all()
+
+
+def test_the_hebbian_loss_is_products_of_activities_alone() -> None:
+    """Written out by hand, without autograd: dW_l = sum over samples and targets of (p - match) t h' and so on."""
+    net = nets.mlp([6, 8, 7], classes=4, act="sign").double()
+    rule = SignalPropagation(net, loss="hebbian", optimizer=SGD, sharpness=3.0)
+    x, y = batch(12, 6)
+    expected = {}
+    h, t = x, None
+    for i in range(2):
+        w, b = net[i].affine.weight.detach(), net[i].affine.bias.detach()
+        before, t_before = h, t
+        h = torch.where(before @ w.T + b >= 0, 1.0, -1.0).double()
+        s = rule.target.signals.detach() if i == 0 else t_before @ w.T + b
+        t = torch.where(s >= 0, 1.0, -1.0).double()
+        p = (3.0 * (h / h.norm(dim=1, keepdim=True)) @ (t / t.norm(dim=1, keepdim=True)).T).softmax(1)
+        dw, db, ds = torch.zeros_like(w), torch.zeros_like(b), torch.zeros(4, len(b)).double()
+        for n in range(12):
+            for m in range(4):
+                surprise = (p[n, m] - (y[n] == m).double()) / 12
+                post_h, post_t = surprise * t[m] / t[m].norm(), surprise * h[n] / h[n].norm()
+                dw += torch.outer(post_h, before[n])
+                db += post_h
+                if i == 0:
+                    ds[m] += post_t
+                else:
+                    dw += torch.outer(post_t, t_before[m])
+                    db += post_t
+        expected |= {f"net.{i}.affine.weight": dw, f"net.{i}.affine.bias": db}
+        expected |= {"target.signals": ds} if i == 0 else {}
+    found = gradients(rule, x, y)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
+
+
+def test_the_hebbian_loss_takes_no_derivative_of_an_activation() -> None:
+    net = nets.mlp([6, 8, 7], classes=4).double()
+    for block in net[:-1]:
+        block.activation = Opaque()
+    rule = SignalPropagation(net, loss="hebbian")
+    before = [p.detach().clone() for p in rule.parameters()]
+    rule.step(*batch(12, 6))
+    assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
+
+
+def test_streams_take_turns() -> None:
+    def build(alternate: bool) -> SignalPropagation:
+        net = nets.mlp([6, 8, 7], classes=4).double()
+        return SignalPropagation(net, alternate=alternate, optimizer=partial(torch.optim.SGD, lr=0.0))
+
+    x, y = batch(12, 6)
+    rule = build(alternate=True)
+    inputs, targets = gradients(rule, x, y), gradients(rule, x, y)
+    together = gradients(build(alternate=False), x, y)
+    assert "target.signals" not in inputs and "net.0.affine.weight" not in targets
+    for name, value in together.items():
+        if name.startswith("net.2"):  # the output block learns in every step
+            torch.testing.assert_close(inputs[name], value)
+        else:
+            zero = torch.zeros_like(value)
+            torch.testing.assert_close(inputs.get(name, zero) + targets.get(name, zero), value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("context", ["hidden", "input"])
+@pytest.mark.parametrize("learned", [True, False])
+def test_contexts_are_learned_or_stay(context: str, learned: bool) -> None:
+    rule = SignalPropagation(nets.mlp([6, 8, 7], classes=4).double(), context=context, learned=learned)
+    assert rule.target.signals.shape == ((4, 8) if context == "hidden" else (4, 6))
+    before = rule.target.signals.detach().clone()
+    rule.step(*batch(12, 6))
+    assert torch.equal(rule.target.signals, before) is not learned
+    assert ("target" in rule.optimizers) is learned
+
+
+def test_regression_learns_from_the_targets_values() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 6, generator=g)
+    y = torch.stack([(x[:, 0] - x[:, 1]).tanh(), x[:, 2] * x[:, 3].sign()], 1)
+    rules = [
+        SignalPropagation(nets.mlp([6, 40, 40], classes=2), Problem((6,), 2, "regression"), sharpness=k, optimizer=adam)
+        for k, adam in ((10.0, partial(torch.optim.Adam, lr=3e-3)), (0.0, partial(torch.optim.Adam, lr=3e-3)))
+    ]
+    errors = []
+    for rule in rules:
+        for _ in range(40):
+            for rows in torch.arange(400).split(40):
+                rule.step(x[rows], y[rows])
+        errors.append(float((rule(x) - y).square().mean().detach()))
+    # Without sharpness every target is as likely as any other, and hidden blocks learn nothing.
+    assert errors[0] < 0.9 * errors[1], errors
+    assert rules[0].predictors().keys() == {""}
+
+
+# The options of prediction.
+
+
+def trained(classes: int = 60, **options: object) -> tuple[SignalPropagation, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    centres = 3.0 * torch.randn(classes, 6, generator=g, dtype=torch.float64)
+    y = torch.randint(classes, (600,), generator=g)
+    x = centres[y] + 0.3 * torch.randn(600, 6, generator=g, dtype=torch.float64)
+    net = nets.mlp([6, 60, 60], classes=classes).double()
+    rule = SignalPropagation(net, optimizer=partial(torch.optim.Adam, lr=5e-3), **options)  # type: ignore[arg-type]
+    for _ in range(6):
+        for rows in torch.arange(600).split(50):
+            rule.step(x[rows], y[rows])
+    return rule.eval(), x, y
+
+
+def test_an_output_layer_of_targets_answers_as_the_nearest_target_does() -> None:
+    rule, x, _ = trained()
+    with torch.no_grad():
+        output = rule.net[-1].affine
+        output.weight.copy_(nn.functional.normalize(rule.targets()[-1], dim=1))
+        output.bias.zero_()
+        assert torch.equal(rule(x).argmax(1), rule.nearest(x).argmax(1))
+
+
+def test_the_tree_that_keeps_all_answers_as_the_nearest_target_does() -> None:
+    rule, x, _ = trained()
+    groups = len(rule._tree()[0].centres)
+    rule.keep, rule.margin = groups, 10.0
+    with torch.no_grad():
+        scores, count = rule.adaptive(x)
+        torch.testing.assert_close(scores, rule.nearest(x))
+    assert groups > 1 and count.eq(60 + groups).all()
+
+
+def test_the_tree_compares_few_and_says_how_many() -> None:
+    rule, x, _ = trained(keep=1)
+    with torch.no_grad():
+        scores, count = rule.adaptive(x)
+        nearest = rule.nearest(x)
+    tree = rule._tree()
+    first = cosine(rule.activities(x)[0], tree[0].centres).argmax(1)
+    for n in range(20):  # by hand: the nearest group's members alone
+        members = (tree[1].parents == first[n]).nonzero().squeeze(1)
+        assert int(count[n]) == len(tree[0].centres) + len(members)
+        assert int(scores[n].argmax()) == int(members[nearest[n][members].argmax()])
+    assert float(count.double().mean()) < 30
+
+
+def test_few_classes_need_no_tree() -> None:
+    rule, x, _ = trained(classes=10)
+    with torch.no_grad():
+        scores, count = rule.adaptive(x)
+        assert torch.equal(scores, rule.nearest(x)) and count.eq(10).all()
+
+
+def test_the_tree_is_grown_anew_when_the_net_has_changed() -> None:
+    rule = SignalPropagation(nets.mlp([6, 60, 60], classes=60), Problem((6,), 60))  # Adam is fused by default
+    x, y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60)
+    before = rule._tree()
+    assert rule._tree() is before
+    rule.step(x, y)
+    assert not torch.equal(rule._tree()[-1].centres, before[-1].centres)
+    rule.load_state_dict({name: value + 1.0 for name, value in rule.state_dict().items()})
+    assert torch.equal(rule._tree()[-1].centres, rule.targets()[-1])
+
+
+# Other nets, unchanged.
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nets.mlp([6, 20, 20], classes=4, act="sign"),
+        nets.spiking([6, 20, 20], classes=4),
+        nets.spiking([6, 20, 20], classes=4, shows="surrogate"),
+        nets.rates([6, 20, 20], classes=4),
+    ],
+    ids=["sign", "voltage", "surrogate", "rates"],
+)
+@pytest.mark.parametrize("loss", ["all", "hebbian"])
+def test_discrete_spiking_and_continuous_time_nets_learn(net: nn.Sequential, loss: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    centres = 3.0 * torch.randn(4, 6, generator=g)
+    y = torch.randint(4, (400,), generator=g)
+    x = centres[y] + torch.randn(400, 6, generator=g)
+    rule = SignalPropagation(copy.deepcopy(net), loss=loss, optimizer=partial(torch.optim.Adam, lr=1e-2))
+    before = [p.detach().clone() for p in rule.parameters()]
+    for _ in range(8):
+        for rows in torch.arange(400).split(20):
+            rule.step(x[rows], y[rows])
+    assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
+    rule.eval()
+    with torch.no_grad():
+        accuracy = {name: float((f(x).argmax(1) == y).double().mean()) for name, f in rule.predictors().items()}
+    assert min(accuracy["output"], accuracy["nearest"]) > 0.85, accuracy
+
+
+def test_options_that_do_not_go_together_are_refused() -> None:
+    net = nets.mlp([6, 8, 7], classes=4)
+    for options, words in (
+        ({"loss": "v9"}, "'all' or 'one' or 'top' or 'hebbian'"),
+        ({"loss": "top"}, "other classes"),
+        ({"loss": "hebbian", "context": "input"}, "learned=False"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            SignalPropagation(net, **options)
+    with pytest.raises(UsageError, match="block 0 is another"):
+        SignalPropagation(nets.conv((1, 8, 8), [3], classes=4), Problem((1, 8, 8), 4), loss="hebbian")

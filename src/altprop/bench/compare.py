@@ -23,7 +23,7 @@ from altprop.bench.train import Diverged, Plan, Process, Run
 from altprop.errors import UsageError
 from altprop.tasks import Task, jitter
 
-NETS = ("mlp", "conv", "local")
+NETS = ("mlp", "conv", "local", "spiking", "rates")
 
 
 @runtime_checkable
@@ -182,7 +182,7 @@ def controlled(chosen: Sequence[Contender], setting: Setting, task: Task, *, sam
 
 def unsupported(c: Contender, setting: Setting, seed: int) -> str | None:
     """Why the rule cannot train the contender's net, in words."""
-    return rules.find(c.rule).supports(c.network(setting, seed), setting.problem)
+    return rules.find(c.rule).refuses(c.network(setting, seed), setting.problem)
 
 
 def _carry_out(plans: Iterable[Plan], store: Store, observer: Observer) -> None:

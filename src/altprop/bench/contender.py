@@ -61,7 +61,7 @@ class Contender:
     widths: hidden widths (channels for a convolutional or local net); output: whether the net ends in an output block;
     frozen: whether all blocks but the output one stay at their random values; net: the kind of net, where it is not
     the comparison's; label_inputs: features (or channels) that the net takes besides the task's, for a label;
-    jitter: training images are shifted by up to so many pixels.
+    jitter: training images are shifted by up to so many pixels; net_options: further arguments of the net's builder.
     """
 
     rule: str
@@ -79,6 +79,7 @@ class Contender:
     net: str = ""
     label_inputs: int = 0
     jitter: int = 0
+    net_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -89,7 +90,7 @@ class Contender:
         found = asdict(self)
         del found["card"], found["rule"], found["variant"]
         # Left out at their defaults, so that runs measured before these fields existed keep their keys.
-        return {k: v for k, v in found.items() if v or k not in ("net", "label_inputs", "jitter")}
+        return {k: v for k, v in found.items() if v or k not in ("net", "label_inputs", "jitter", "net_options")}
 
     def network(self, setting: Setting, seed: int) -> nn.Sequential:
         """The net, its weights drawn from the seed alone."""
@@ -101,7 +102,7 @@ class Contender:
             return nn.Sequential(nets.Block(pool=nn.Flatten()), nets.Block(features))
         shape[0] += self.label_inputs
         kind, options = self.net or setting.net, {"act": self.act, "init": self.init, "generator": generator}
-        net = network(kind, shape, self.widths, classes=classes, **options)
+        net = network(kind, shape, self.widths, classes=classes, **options, **self.net_options)
         if self.frozen:
             net[: len(net) - self.output].requires_grad_(False)
         return net
@@ -120,12 +121,16 @@ class Contender:
 
 
 def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: Any) -> nn.Sequential:
-    """A net of a kind, for inputs of this shape; widths are channels for all but "mlp"."""
+    """A net of a kind, for inputs of this shape; widths are channels for "conv" and "local"."""
     if kind == "conv":
         return nets.conv(shape, widths, **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
-    return nets.mlp([math.prod(shape), *widths], **options)
+    flat = [math.prod(shape), *widths]
+    if kind == "spiking":
+        options.pop("act", None)  # the neurons are the activation
+        return nets.spiking(flat, **options)
+    return nets.rates(flat, **options) if kind == "rates" else nets.mlp(flat, **options)
 
 
 def fields(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int, int]]:

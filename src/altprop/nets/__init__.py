@@ -1,5 +1,6 @@
 """Networks as rows of blocks."""
 
+from altprop.nets.black_box import BlackBox, black_box
 from altprop.nets.block import Block, affine, input_shape, output_layer, shapes
 from altprop.nets.conv import conv
 from altprop.nets.cut import blocks
@@ -7,11 +8,23 @@ from altprop.nets.fields import Local
 from altprop.nets.initialise import initialise
 from altprop.nets.local import local
 from altprop.nets.mlp import linear, mlp
+from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
+from altprop.nets.observe import Observed, observe
+from altprop.nets.step import Sign
+from altprop.nets.temporal import rates, spiking
 
 __all__ = [
+    "BlackBox",
     "Block",
+    "Cell",
+    "LeakyIntegrateAndFire",
+    "LeakyRate",
     "Local",
+    "MeanOverTime",
+    "Observed",
+    "Sign",
     "affine",
+    "black_box",
     "blocks",
     "conv",
     "initialise",
@@ -19,6 +32,9 @@ __all__ = [
     "linear",
     "local",
     "mlp",
+    "observe",
     "output_layer",
+    "rates",
     "shapes",
+    "spiking",
 ]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from altprop.errors import UsageError
 from altprop.nets.fields import Local
+from altprop.nets.step import Sign
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -12,6 +13,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,
     "leaky-relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
+    "sign": Sign,
 }
 
 

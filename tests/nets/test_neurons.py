@@ -1,0 +1,178 @@
+"""Neurons in time, steps and black boxes: against loops written out by hand, and what they refuse."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import altprop
+from altprop import nets
+from altprop.errors import UsageError
+from altprop.nets.black_box import distorted, noisy, quantised
+
+
+def sums(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_integrate_and_fire_neuron_by_neuron() -> None:
+    z = sums(2, 6, 3)
+    neuron = nets.LeakyIntegrateAndFire(decay=0.8, threshold=0.7)
+    spikes, voltages = neuron.respond(z)
+    for b in range(2):
+        for n in range(3):
+            v = s = 0.0
+            for t in range(6):
+                v = 0.8 * v + float(z[b, t, n]) - 0.7 * s
+                s = float(v >= 0.7)
+                assert float(voltages[b, t, n]) == pytest.approx(v, abs=1e-12) and float(spikes[b, t, n]) == s
+    assert 0 < float(spikes.mean()) < 1
+
+
+def test_a_static_input_is_held() -> None:
+    z = sums(2, 3)
+    for neuron in (nets.LeakyIntegrateAndFire(5), nets.LeakyRate(nn.ReLU(), 5)):
+        torch.testing.assert_close(neuron(z), neuron(z.unsqueeze(1).repeat(1, 5, 1)))
+    images = sums(2, 3, 4, 4)
+    assert nets.LeakyIntegrateAndFire(5)(images).shape == (2, 5, 3, 4, 4)
+
+
+def test_rates_approach_the_static_activation() -> None:
+    z = sums(2, 3)
+    states = nets.LeakyRate(nn.Tanh(), 200, rate=0.2)(z)
+    torch.testing.assert_close(states[:, -1], z.tanh(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(states[:, 0], 0.2 * z.tanh())
+    torch.testing.assert_close(states[:, 2], (1 - 0.8**3) * z.tanh())
+
+
+def test_voltage_has_a_derivative_without_any_surrogate_and_spikes_have_none() -> None:
+    z = sums(1, 4, 2).requires_grad_()
+    spikes, voltages = nets.LeakyIntegrateAndFire(decay=0.5).respond(z)
+    assert not spikes.requires_grad
+    (found,) = torch.autograd.grad(voltages[:, -1].sum(), z)
+    expected = torch.tensor([0.125, 0.25, 0.5, 1.0], dtype=torch.float64).view(1, 4, 1).expand_as(z)
+    torch.testing.assert_close(found, expected)
+
+
+def test_spikes_with_a_derivative_have_that_of_the_surrogate() -> None:
+    z = sums(3, 1, 4).requires_grad_()
+    neuron = nets.LeakyIntegrateAndFire(derivative=True, slope=3.0, shows="surrogate")
+    spikes, surrogate = neuron.respond(z)
+    assert set(spikes.unique().tolist()) <= {0.0, 1.0}
+    smooth = torch.sigmoid(3.0 * (z - 1.0))
+    torch.testing.assert_close(surrogate, smooth)
+    (found,) = torch.autograd.grad(spikes.sum(), z)
+    torch.testing.assert_close(found, (3.0 * smooth * (1 - smooth)).detach())
+
+
+def test_sign_shows_what_it_is_a_step_of() -> None:
+    z = torch.tensor([[-2.0, -0.5, 0.0, 0.3, 4.0]], requires_grad=True)
+    out, seen = nets.observe(nn.Sequential(nn.Identity(), nets.Sign()), z)
+    assert out.tolist() == [[-1, -1, 1, 1, 1]] and not out.requires_grad
+    torch.testing.assert_close(seen, z.clamp(-1, 1))
+    straight = nets.Sign(straight_through=True)(z)
+    assert straight.tolist() == [[-1, -1, 1, 1, 1]]
+    assert torch.autograd.grad(straight.sum(), z)[0].tolist() == [[0, 1, 1, 1, 0]]
+
+
+def test_observe_calls_a_block_as_everybody_does_and_keeps_nothing() -> None:
+    block = nets.Block(nn.Linear(3, 4), None, nets.Sign())
+    calls: list[int] = []
+    block.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.rand(2, 3)
+    out, seen = nets.observe(block, x)
+    assert torch.equal(out, block(x)) and len(calls) == 2
+    torch.testing.assert_close(seen, block.affine(x).clamp(-1, 1))
+    assert block.activation._watched is None
+    plain = nn.Linear(3, 4)
+    first, second = nets.observe(plain, x)
+    assert first is second
+
+
+def test_nets_over_time_are_rows_of_blocks_that_end_in_a_mean() -> None:
+    x = torch.rand(5, 6)
+    for net in (nets.spiking([6, 8, 7], classes=3, steps=4), nets.rates([6, 8, 7], classes=3, steps=4)):
+        assert nets.shapes(net, (6,)) == [(4, 8), (4, 7), (7,), (3,)]
+        h = net[1](net[0](x))
+        torch.testing.assert_close(net(x), net[-1](h.mean(1)))
+    assert len(nets.spiking([6, 8], steps=4)) == 2
+
+
+def test_a_cell_of_another_library() -> None:
+    z = sums(2, 6, 3)
+    ours = nets.LeakyIntegrateAndFire(decay=0.8, threshold=0.7)
+
+    def cell(current: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As snntorch's Leaky: the reset of the last spike is taken off at the next step."""
+        v = 0.8 * v + current - 0.7 * (v >= 0.7).to(v)
+        return (v >= 0.7).to(v), v
+
+    spikes, voltages = nets.Cell(cell).respond(z)
+    expected, ours_v = ours.respond(z)
+    torch.testing.assert_close(spikes, expected)
+    torch.testing.assert_close(voltages, ours_v)
+
+
+def test_snntorch_neurons_go_in() -> None:
+    snntorch = pytest.importorskip("snntorch", reason="the extra altprop[spiking] is not installed")
+    z = sums(2, 6, 3).float()
+    spikes, voltages = nets.Cell(snntorch.Leaky(beta=0.8, threshold=0.7)).respond(z)
+    expected, ours_v = nets.LeakyIntegrateAndFire(decay=0.8, threshold=0.7).respond(z)
+    torch.testing.assert_close(spikes, expected)
+    torch.testing.assert_close(voltages, ours_v)
+
+
+def test_bad_neurons_are_refused() -> None:
+    with pytest.raises(UsageError, match="without a time axis"):
+        nets.LeakyIntegrateAndFire()(torch.rand(2, 3))
+    with pytest.raises(UsageError, match="decay=2"):
+        nets.LeakyIntegrateAndFire(decay=2.0)
+    with pytest.raises(UsageError, match="rate=0"):
+        nets.LeakyRate(nn.ReLU(), rate=0.0)
+    with pytest.raises(UsageError, match="at least one hidden width"):
+        nets.spiking([6])
+
+
+# Black boxes.
+
+
+def test_a_black_box_refuses_its_derivative_and_lets_others_pass() -> None:
+    x = torch.linspace(-1, 5, 13).requires_grad_()
+    out = nets.black_box(quantised(5))(x)
+    assert set(out.tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
+    with pytest.raises(UsageError, match="through a black box"):
+        out.sum().backward()
+    straight = nets.black_box(quantised(5), straight_through=True)(x)
+    torch.testing.assert_close(straight, out)
+    assert torch.autograd.grad(straight.sum(), x)[0].eq(1).all()
+
+
+def test_a_black_box_that_changes_the_shape_is_refused() -> None:
+    with pytest.raises(UsageError, match="must keep the shape"):
+        nets.black_box(lambda x: x[:, :2])(torch.rand(3, 4))
+
+
+def test_noise_is_new_and_distortion_is_not() -> None:
+    x = sums(2000, 4)
+    noise = nets.black_box(noisy(0.5, torch.Generator().manual_seed(0)))
+    one, other = noise(x) - x, noise(x) - x
+    assert not torch.equal(one, other)
+    assert float(one.std()) == pytest.approx(0.5 * float(x.square().mean().sqrt()), rel=0.05)
+    box = nets.black_box(distorted(0.3, 4, torch.Generator().manual_seed(0)))
+    assert torch.equal(box(x), box(x))
+    gains = (box(x + 1) - box(x))[0]
+    torch.testing.assert_close(box(x), x * gains + box(torch.zeros_like(x)))
+    assert float(gains.log().abs().max()) > 0.05
+
+
+def test_rules_that_need_every_derivative_refuse_black_boxes_in_words() -> None:
+    first, output = nets.mlp([6, 8], classes=3)
+    closed = nn.Sequential(first, nets.black_box(quantised(4)), output)
+    with pytest.raises(UsageError, match="a black box in it has no derivative"):
+        altprop.Backprop(closed)
+    x, y = torch.rand(12, 6), torch.arange(12) % 3
+    rule = altprop.SignalPropagation(closed)
+    before = [p.detach().clone() for p in rule.parameters()]
+    rule.step(x, y)
+    assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
+    opened = nn.Sequential(first, nets.black_box(quantised(4), straight_through=True), output)
+    altprop.Backprop(opened).step(x, y)
