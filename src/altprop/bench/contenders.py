@@ -7,6 +7,9 @@ from dataclasses import replace
 
 from altprop import rules
 from altprop.bench import forward_forward_family as family
+from altprop.bench import modulated_family as modulated
+from altprop.bench import perturbation_family as perturbation
+from altprop.bench import target_family
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
 
 
@@ -63,11 +66,19 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "generative-forward-forward": family.generative_forward_forward,
     "signal-propagation": signal_propagation,
     "mono-forward": family.mono_forward,
+    "no-prop": target_family.no_prop,
     "spela": family.spela,
     "cascaded-forward": family.cascaded_forward,
     "channel-wise-competition": family.channel_wise_competition,
     "deeper-forward": family.deeper_forward,
+    "pepita": modulated.pepita,
+    "error-forward": modulated.error_forward,
     "direct-feedback-alignment": direct_feedback_alignment,
+    "direct-random-target-projection": target_family.direct_random_target_projection,
+    "forward-gradient": perturbation.forward_gradient,
+    "local-forward-gradient": perturbation.local_forward_gradient,
+    "node-perturbation": perturbation.node_perturbation,
+    "weight-perturbation": perturbation.weight_perturbation,
     "predictive-coding": predictive_coding,
     "soft-wta": soft_wta,
 }

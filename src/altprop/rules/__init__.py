@@ -28,11 +28,21 @@ RULES = {
     "generative-forward-forward": "altprop.rules.forward_only.generative_forward_forward:GenerativeForwardForward",
     "signal-propagation": "altprop.rules.forward_only.signal_propagation:SignalPropagation",
     "mono-forward": "altprop.rules.forward_only.mono_forward:MonoForward",
+    "no-prop": "altprop.rules.forward_only.no_prop:NoProp",
     "spela": "altprop.rules.forward_only.spela:SPELA",
     "cascaded-forward": "altprop.rules.forward_only.cascaded_forward:CascadedForward",
     "channel-wise-competition": "altprop.rules.forward_only.channel_wise_competition:ChannelWiseCompetition",
     "deeper-forward": "altprop.rules.forward_only.deeper_forward:DeeperForward",
+    "pepita": "altprop.rules.forward_only.pepita:PEPITA",
+    "error-forward": "altprop.rules.forward_only.error_forward:ErrorForward",
     "direct-feedback-alignment": "altprop.rules.feedback.direct_feedback_alignment:DirectFeedbackAlignment",
+    "direct-random-target-projection": (
+        "altprop.rules.feedback.direct_random_target_projection:DirectRandomTargetProjection"
+    ),
+    "forward-gradient": "altprop.rules.perturbation.forward_gradient:ForwardGradient",
+    "local-forward-gradient": "altprop.rules.perturbation.local_forward_gradient:LocalForwardGradient",
+    "node-perturbation": "altprop.rules.perturbation.node_perturbation:NodePerturbation",
+    "weight-perturbation": "altprop.rules.perturbation.weight_perturbation:WeightPerturbation",
     "predictive-coding": "altprop.rules.energy.predictive_coding:PredictiveCoding",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
