@@ -165,7 +165,7 @@ class Rule(nn.Module):
     @classmethod
     def refuses(cls, net: nn.Sequential, problem: Problem) -> str | None:
         """`supports`, and black boxes where the rule takes a derivative through every block."""
-        if cls.claims.differentiable and any(isinstance(m, nets.BlackBox) and m.closed for m in net.modules()):
+        if any(isinstance(m, nets.BlackBox) and m.closed for m in net.modules()) and cls.claims.differentiable:
             return (
                 "a black box in it has no derivative, and this rule takes one through every block; choose a rule that "
                 "does not (`altprop list` says which), or give the box straight_through=True"
