@@ -51,6 +51,14 @@ def test_each_line_is_coloured_once() -> None:
     assert grey == [3, 5, 4]
 
 
+def test_lines_of_a_panel_differ_in_colour_or_dash_however_many_controls_there_are() -> None:
+    labels = ["backprop", *(f"backprop · {what} the net of {c}" for c in "abcdef" for what in ("on", "frozen on"))]
+    drawn = panels.draw(curves(labels), "samples", "samples", "many", styles(("backprop", x) for x in labels))
+    for axes in (axes for axes in drawn.axes if axes.get_visible()):
+        own = [line for line in axes.lines if line.get_color() != panels.GREY]
+        assert len({(line.get_color(), str(line._dash_pattern)) for line in own}) == len(own)
+
+
 def test_a_control_has_a_panel_even_where_its_rule_is_not_shown() -> None:
     labels = ["backprop", "backprop · on the net of a"]
     drawn = panels.draw(curves(labels), "samples", "samples", "two", styles(("backprop", x) for x in labels))

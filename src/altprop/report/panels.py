@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from altprop.report.colours import Style
+from altprop.report.colours import DASHES, Style
 from altprop.report.scales import percent
 from altprop.report.words import literal
 
@@ -57,13 +58,15 @@ def short(label: str, rule: str) -> str:
 
 
 def _curves(axes: Axes, rule: str, lines: Mapping[str, pd.DataFrame], column: str, style: Mapping[str, Style]) -> None:
+    drawn: Counter[str] = Counter()  # of each colour: a rule has more controls than there are dashes, a panel has few
     for label, curve in lines.items():
-        own = panel_of(label) == rule
-        x, look = curve[column], style[label]
-        if own:
-            axes.plot(x, curve["mean"], color=look.colour, linestyle=look.dash[1], linewidth=1.6, zorder=3,
+        x, colour = curve[column], style[label].colour
+        if panel_of(label) == rule:
+            dash = DASHES[drawn[colour] % len(DASHES)][1]
+            drawn[colour] += 1
+            axes.plot(x, curve["mean"], color=colour, linestyle=dash, linewidth=1.6, zorder=3,
                       label=literal(short(label, rule)))  # fmt: skip
-            axes.fill_between(x, curve["low"].clip(0, 1), curve["high"].clip(0, 1), color=look.colour, alpha=0.15,
+            axes.fill_between(x, curve["low"].clip(0, 1), curve["high"].clip(0, 1), color=colour, alpha=0.15,
                               linewidth=0, zorder=2)  # fmt: skip
         else:
             axes.plot(x, curve["mean"], color=GREY, linewidth=0.7, zorder=1)
