@@ -126,21 +126,23 @@ def generative_forward_forward(setting: Setting) -> Contender:
 def recurrent_forward_forward(setting: Setting) -> Contender:
     digits = setting.task == "digits"
     card = Card(
-        tuning="optimizer, rates, batch size and peers chosen on validation with one seed",
+        tuning="optimizer, rates, decay, label, batch size and peers chosen on validation with one seed",
         note="no output block, top-down weights beside the net; eight iterations; hard negatives",
     )
+    body = adam(3e-3) if digits else sgd(2e-3, momentum=0.9, weight_decay=4e-3)
     return Contender(
         "recurrent-forward-forward",
         hidden(setting),
         output=False,
         init="lecun",
+        options={} if digits else {"label": 3.0, "peer": 0.01},
         optimizer={
-            "blocks": adam(3e-3 if digits else 1.5e-3),
-            "downs": adam(3e-3 if digits else 1.5e-3),
-            "heads": adam(1e-2 if digits else 1e-3),
+            "blocks": body,
+            "downs": body,
+            "heads": adam(1e-2) if digits else sgd(5e-3, momentum=0.9, weight_decay=3e-3),
         },
         schedule="hold_then_fall",
-        batch_size=32 if digits else 100,
+        batch_size=32 if digits else 50,
         card=card,
     )
 
