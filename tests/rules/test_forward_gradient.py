@@ -191,6 +191,7 @@ def test_peak_memory_does_not_grow_with_depth_where_weights_are_perturbed() -> N
 
     found = peaks(build, x, y)
     assert len(set(found)) == 1, found
+    assert build(4).claims.memory == "flat" and ForwardGradient.claims.memory == "grows"
 
 
 def test_no_backward_pass_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

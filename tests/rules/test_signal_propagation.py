@@ -3,12 +3,14 @@
 import copy
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from altprop import nets
+from altprop.analysis.audit import audit
 from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
@@ -87,6 +89,24 @@ def test_the_target_stream_has_one_row_a_class() -> None:
     net[1].register_forward_hook(lambda _, args, __: rows.append([len(args[0])]))
     rule.step(*batch(12, 6))
     assert rows[3:] == [[12 + 4]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alternate": True},
+        {"learned": False},
+        {"targets": "samples", "loss": "one"},
+        {"targets": "samples", "loss": "top"},
+        {"loss": "hebbian"},
+        {"context": "input"},
+        {"context": "input", "learned": False, "alternate": True},
+    ],
+    ids=lambda options: ", ".join(f"{name}={value}" for name, value in options.items()),
+)
+def test_the_claims_of_every_variant_hold(options: dict[str, Any]) -> None:
+    findings = audit(lambda net, problem, g: SignalPropagation(net, problem, generator=g, **options))
+    assert not [finding for finding in findings if not finding.holds]
 
 
 @pytest.mark.parametrize("changed", [1, 2, 3])

@@ -20,10 +20,9 @@ from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store, default_path
 from altprop.bench.train import Diverged, Plan, Process, Run
+from altprop.catalogue import NETS
 from altprop.errors import UsageError
 from altprop.tasks import Task, jitter
-
-NETS = ("mlp", "conv", "local", "spiking", "rates")
 
 
 @runtime_checkable

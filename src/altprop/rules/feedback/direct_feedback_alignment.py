@@ -16,14 +16,15 @@ Departures from the paper:
    its start. The paper draws it uniform. Weights keep the net's own initialisation; the paper's may start at zero.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from altprop import nets
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.losses import output_error, output_missing
+from altprop.rules.random_feedback import feed_back, feedback_to_blocks
 
 
 class DirectFeedbackAlignment(Rule):
@@ -53,27 +54,18 @@ class DirectFeedbackAlignment(Rule):
         self, net: nn.Sequential, problem: Problem | None = None, *, scale: float = 1.0, **options: Any
     ) -> None:
         super().__init__(net, problem, **options)
-        self.scale = scale
-        for i, shape in enumerate(nets.shapes(net, self.problem.input_shape)[:-1]):
-            if f"blocks.{i}" in self.optimizers:
-                self.register_buffer(f"feedback_{i}", self._random_feedback(i, shape))
-
-    def _random_feedback(self, i: int, shape: tuple[int, ...]) -> Float[Tensor, "outputs ..."]:
-        like = next(self.net[i].parameters())
-        b = torch.randn(self.problem.outputs, *shape, generator=self.generator)
-        return b.mul_(self.scale / b[0].numel() ** 0.5).to(like)
+        for name, b in feedback_to_blocks(self, scale).items():
+            self.register_buffer(name, b)
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        output, n = nets.output_layer(net), problem.outputs
-        if output is None or output.out_features != n:
-            return f"it needs an output block with {n} outputs (build the net with classes={n})"
-        return None
+        return output_missing(net, problem)
 
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         assert y is not None
         scores, waiting = self._wait(x)
         loss, e = output_error(scores, y, self.problem.kind)
+        e.div_(len(e))
         for i in sorted(waiting):
             delta = e if i == len(self.net) - 1 else feed_back(e, self.get_buffer(f"feedback_{i}"))
             waiting.pop(i).backward(delta)
@@ -91,26 +83,3 @@ class DirectFeedbackAlignment(Rule):
                 waiting[i] = out
             h = out.detach()
         return h, waiting
-
-
-@torch.no_grad()
-def output_error(
-    scores: Float[Tensor, "batch outputs"],
-    y: Shaped[Tensor, "batch ..."],
-    kind: Literal["classification", "regression"],
-) -> tuple[Float[Tensor, ""], Float[Tensor, "batch outputs"]]:
-    """The loss (mean over the batch) and its derivative e by the scores."""
-    if kind == "regression":
-        e = scores - y
-        return 0.5 * e.square().sum(1).mean(), e.div_(len(e))
-    log_p = scores.log_softmax(1)
-    truth = y.unsqueeze(1)
-    loss = -log_p.gather(1, truth).mean()
-    e = log_p.exp_()
-    return loss, e.scatter_add_(1, truth, torch.full_like(e[:, :1], -1.0)).div_(len(e))
-
-
-@torch.no_grad()
-def feed_back(e: Float[Tensor, "batch outputs"], b: Float[Tensor, "outputs ..."]) -> Float[Tensor, "batch ..."]:
-    """delta_l = B_l e, in the shape of the block's output."""
-    return (e @ b.flatten(1)).view(-1, *b.shape[1:])

@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from altprop import nets
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.losses import output_missing
+from altprop.rules.random_feedback import feedback_to_blocks
 
 
 class DirectRandomTargetProjection(Rule):
@@ -57,15 +58,8 @@ class DirectRandomTargetProjection(Rule):
         self, net: nn.Sequential, problem: Problem | None = None, *, scale: float = 1.0, **options: Any
     ) -> None:
         super().__init__(net, problem, **options)
-        self.scale = scale
-        for i, shape in enumerate(nets.shapes(net, self.problem.input_shape)[:-1]):
-            if f"blocks.{i}" in self.optimizers:
-                self.register_buffer(f"feedback_{i}", self._random_feedback(i, shape))
-
-    def _random_feedback(self, i: int, shape: tuple[int, ...]) -> Float[Tensor, "classes ..."]:
-        like = next(self.net[i].parameters())
-        b = torch.randn(self.problem.outputs, *shape, generator=self.generator)
-        return b.mul_(self.scale / b[0].numel() ** 0.5).to(like)
+        for name, b in feedback_to_blocks(self, scale).items():
+            self.register_buffer(name, b)
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
@@ -73,10 +67,7 @@ class DirectRandomTargetProjection(Rule):
             return (
                 "a class label tells the sign of the error, and the targets of a regression do not; choose another rule"
             )
-        output, n = nets.output_layer(net), problem.outputs
-        if output is None or output.out_features != n:
-            return f"it needs an output block with {n} outputs (build the net with classes={n})"
-        return None
+        return output_missing(net, problem)
 
     @torch.enable_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:

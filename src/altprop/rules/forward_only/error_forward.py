@@ -29,7 +29,9 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.rule import Claims, Metrics, Problem, Rule
-from altprop.rules.forward_only.modulation import driven, excited, output_error, pooled, projected, refusal
+from altprop.rules.forward_only.modulation import driven, excited, pooled, refusal
+from altprop.rules.losses import output_error
+from altprop.rules.random_feedback import feed_back, random_feedback
 
 
 class ErrorForward(Rule):
@@ -69,8 +71,9 @@ class ErrorForward(Rule):
         receiving = nets.affine(self.net[self.entry])
         assert receiving is not None
         way = nn.Sequential(*list(self.net)[: self.entry], receiving)
-        b = torch.randn(self.problem.outputs, *nets.shapes(way, self.problem.input_shape)[-1], generator=self.generator)
-        return b.mul_(scale / b[0].numel() ** 0.5).to(next(self.net.parameters()))
+        shape = nets.shapes(way, self.problem.input_shape)[-1]
+        b = random_feedback(self.problem.outputs, shape, scale, self.generator)
+        return b.to(next(self.net.parameters()))
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
@@ -86,7 +89,7 @@ class ErrorForward(Rule):
         scores, received, waiting = self._first_turn(x)
         loss, e = output_error(scores, y, self.problem.kind)
         last = len(self.net) - 1
-        h = received.sub_(projected(e, self.get_buffer("loop")))  # the receiving layer needs no second product
+        h = received.sub_(feed_back(e, self.get_buffer("loop")))  # the receiving layer needs no second product
         for i in range(self.entry, last):
             block = self.net[i]
             a = excited(block, h if i == self.entry else driven(block, h))

@@ -1,17 +1,15 @@
-"""What the rules share that send a second, modulated activity through the net: a block in its parts, and the error.
+"""What the rules share that send a second, modulated activity through the net: a block in its parts.
 
 A block is a layer (linear, convolutional or local) that drives its units, z = W h, then norm and activation, a = f(z),
 then a pooling. These rules compare the activities a of two passes, and take derivatives of the layer alone.
 """
 
-from typing import Literal
-
-import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop import nets
 from altprop.rule import Problem
+from altprop.rules.losses import output_missing
 
 
 def driven(block: nn.Module, h: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
@@ -40,33 +38,10 @@ def pooled(block: nn.Module, a: Float[Tensor, "batch ..."]) -> Float[Tensor, "ba
     return h
 
 
-@torch.no_grad()
-def output_error(
-    scores: Float[Tensor, "batch outputs"],
-    y: Shaped[Tensor, "batch ..."],
-    kind: Literal["classification", "regression"],
-) -> tuple[Float[Tensor, ""], Float[Tensor, "batch outputs"]]:
-    """The mean loss (cross-entropy, or half the squared error), and each sample's error: softmax(h) - onehot(y), or
-    h - y."""
-    if kind == "regression":
-        e = scores - y
-        return 0.5 * e.square().sum(1).mean(), e
-    log_p = scores.log_softmax(1)
-    loss = nn.functional.nll_loss(log_p, y)
-    return loss, log_p.exp_().sub_(nn.functional.one_hot(y, scores.size(1)))
-
-
-@torch.no_grad()
-def projected(e: Float[Tensor, "batch outputs"], way: Float[Tensor, "outputs ..."]) -> Float[Tensor, "batch ..."]:
-    """The error on its fixed way to the front of the net."""
-    return (e @ way.flatten(1)).view(-1, *way.shape[1:])
-
-
 def refusal(net: nn.Sequential, problem: Problem) -> str | None:
     """Why the activities of two passes cannot teach this net, in words; None if they can."""
-    output, n = nets.output_layer(net), problem.outputs
-    if output is None or output.out_features != n:
-        return f"it needs an output block with {n} outputs (build the net with classes={n})"
+    if (reason := output_missing(net, problem)) is not None:
+        return reason
     if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules()):
         return "batch statistics would mix its two passes; use layer normalisation (norm=True)"
     for i, block in enumerate(net):

@@ -33,9 +33,11 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule
-from altprop.rules.forward_only.modulation import driven, excited, output_error, pooled, projected, refusal
+from altprop.rules.forward_only.modulation import driven, excited, pooled, refusal
+from altprop.rules.losses import output_error
+from altprop.rules.random_feedback import feed_back
 
-SGD: OptimizerSpec = partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True)
+SGD: OptimizerSpec = partial(torch.optim.SGD, lr=0.01, momentum=0.9, fused=True)
 
 
 class PEPITA(Rule):
@@ -98,7 +100,7 @@ class PEPITA(Rule):
         assert y is not None
         scores, standard = self._standard(x)
         loss, e = output_error(scores, y, self.problem.kind)
-        h = x + projected(e, self.get_buffer("feedback"))
+        h = x + feed_back(e, self.get_buffer("feedback"))
         for i, a in enumerate(standard):
             h = self._descend(i, a, h)
         self._descend_output(e, h)

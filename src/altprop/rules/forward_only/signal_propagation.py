@@ -45,6 +45,7 @@ from altprop.rules.forward_only.contexts import Context
 from altprop.rules.forward_only.likeness import MATCHES, cosine
 from altprop.rules.forward_only.streams import Seen, before_activation, both, target_pass
 from altprop.rules.forward_only.target_tree import Level, descend, grow
+from altprop.rules.losses import output_missing
 
 CHOICES = {"loss": (*MATCHES, "hebbian"), "context": ("hidden", "input"), "targets": ("classes", "samples")}
 
@@ -100,7 +101,7 @@ class SignalPropagation(Rule):
         self.entry = self.learners[0] if context == "hidden" else -1
         self.look = before_activation if loss == "hebbian" else nets.observe
         self._check_loss(context, learned)
-        self.claims = replace(self.claims, batch_of_one=not self.each_sample, same_net=learned)
+        self.claims = replace(self.claims, batch_of_one=not self.each_sample, same_net=learned, training_only=alternate)
         self.target = self._context(learned)
         self.add_part("target", self.target)
         self.alternate = alternate
@@ -143,9 +144,8 @@ class SignalPropagation(Rule):
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        output, n = nets.output_layer(net), problem.outputs
-        if output is None or output.out_features != n:
-            return f"it needs an output block with {n} outputs (build the net with classes={n})"
+        if (reason := output_missing(net, problem)) is not None:
+            return reason
         if not any(p.requires_grad for p in net[:-1].parameters()):
             return "it needs a block with trainable parameters before the output block (give the net a hidden width)"
         return None

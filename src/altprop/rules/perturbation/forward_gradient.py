@@ -20,6 +20,7 @@ Departures from the papers:
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,9 @@ from torch.func import functional_call
 
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.losses import losses, scores_missing
 from altprop.rules.perturbation.affine import correlate, directions, layer_of, layers_missing, tapped, without_bias
 from altprop.rules.perturbation.duals import dual_level, make_dual, unpack_dual
-from altprop.rules.perturbation.losses import losses, scores_missing
 from altprop.rules.perturbation.signs import weight_signs
 
 
@@ -70,6 +71,8 @@ class ForwardGradient(Rule):
         if perturb not in ("activities", "weights"):
             raise UsageError(f'perturb={perturb!r} is not known; choose "activities" or "weights"')
         self.perturb = perturb
+        if perturb == "weights":
+            self.claims = replace(self.claims, memory="flat")
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:

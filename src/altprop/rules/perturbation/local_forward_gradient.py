@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.losses import output_error
 from altprop.rules.perturbation.affine import correlate, directions, layer_of, layers_missing, tapped, units_of
 from altprop.rules.perturbation.duals import dual_level, make_dual, unpack_dual
-from altprop.rules.perturbation.losses import loss_and_error
 
 
 class LocalForwardGradient(Rule):
@@ -113,7 +113,8 @@ class LocalForwardGradient(Rule):
         block, head = self.net[i], self.heads[str(i)].get_parameter("weight")
         out, t, u = self._pushed(block, h) if f"blocks.{i}" in self.optimizers else (block(h), None, None)
         z = out.flatten(1)
-        loss, e = loss_and_error(z @ head.T, y, self.problem.kind)
+        loss, e = output_error(z @ head.T, y, self.problem.kind)
+        e.div_(len(e))
         if t is not None and u is not None:
             correlate(layer_of(block), h, self._delta(head, e, t, u))
             self.update(f"blocks.{i}")

@@ -28,8 +28,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.losses import losses, scores_missing
 from altprop.rules.perturbation.affine import correlate, layer_of, layers_missing, tapped
-from altprop.rules.perturbation.losses import losses, scores_missing
 from altprop.rules.perturbation.probes import Probes
 from altprop.rules.perturbation.signs import signs
 

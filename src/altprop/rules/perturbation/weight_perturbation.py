@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from altprop.rule import Claims, Metrics, Problem, Rule
-from altprop.rules.perturbation.losses import losses, scores_missing
+from altprop.rules.losses import losses, scores_missing
 from altprop.rules.perturbation.probes import Probes
 from altprop.rules.perturbation.signs import weight_signs
 
