@@ -86,6 +86,7 @@ def test_help_and_list_do_not_wait_for_torch(tmp_path: Path, arguments: list[str
         (["compare", "--rules", "backprob"], "did you mean 'backprop'"),
         (["compare", "--task", "minst", *QUICK], "did you mean 'mnist'"),
         (["compare", "--net", "covn", *QUICK], "did you mean 'conv'"),
+        (["compare", "--net", "vgg8b", "--depth", "3", *QUICK], "leave --depth out"),
         (["compare", "--set", "backprop.lrr=1", *QUICK], "did you mean 'lr'"),
         (["compare", "--depth", "2,x", *QUICK], "whole numbers"),
         (["compare", "--depth", "0", *QUICK], "positive whole number"),

@@ -12,6 +12,7 @@ from altprop import rules, tasks
 NETS = {
     "mlp": "linear blocks, flat input",
     "conv": "3x3 convolutions with pooling (a small VGG)",
+    "vgg8b": "six 3x3 convolutions and a linear block, whose widths follow from the first one's",
     "local": "local receptive fields without weight sharing",
     "spiking": "leaky integrate-and-fire neurons over time, flat input",
     "rates": "leaky rate neurons in continuous time, flat input",

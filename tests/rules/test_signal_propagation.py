@@ -16,7 +16,7 @@ from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.likeness import cosine, matches
 from altprop.rules.forward_only.signal_propagation import SignalPropagation
-from steps import Opaque, gradients, peaks
+from steps import Opaque, gradients, learnt_when_entered, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 K = 30.0
@@ -507,6 +507,13 @@ def test_discrete_spiking_and_continuous_time_nets_learn(net: nn.Sequential, los
     with torch.no_grad():
         accuracy = {name: float((f(x).argmax(1) == y).double().mean()) for name, f in rule.predictors().items()}
     assert min(accuracy["output"], accuracy["nearest"]) > 0.85, accuracy
+
+
+def test_vgg8b_learns_block_by_block() -> None:
+    x, y = batch(8, 1, 16, 16)
+    rule = SignalPropagation(nets.vgg8b((1, 16, 16), 2, classes=4).double(), Problem((1, 16, 16), 4))
+    learnt = learnt_when_entered(rule, x, y)
+    assert learnt == [[i < entered for i in range(8)] for entered in range(8)]
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:

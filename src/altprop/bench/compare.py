@@ -145,7 +145,7 @@ def _epochs(task: str, epochs: int | None, samples: int | None, seconds: float |
 
 def _settings(task: Task, net: str, width: int | None, depths: Sequence[int]) -> list[Setting]:
     """One setting a depth; the others at nearly as many parameters as the first, by narrower or wider layers."""
-    usual = {"conv": 32, "local": 64}.get(net) or protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
+    usual = {"conv": 32, "vgg8b": 16, "local": 64}.get(net) or protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
     first = Setting(task.name, task.problem, net, width or usual, depths[0])
     goal = parameters(first)
     found = [first]
@@ -253,6 +253,8 @@ def _check(
     for name, value in numbers.items():
         if value is not None and value < 1:
             raise UsageError(f"{name} {value}: give a positive whole number")
+    if net == "vgg8b" and tuple(depth) != (protocol.DEFAULT_DEPTH,):
+        raise UsageError("--net vgg8b has its own depth, of eight layers; leave --depth out, or take --net conv")
     if precision not in ("highest", "high", "medium"):
         raise UsageError(f"--precision {precision}: choose highest, high or medium")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -124,6 +124,8 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
     """A net of a kind, for inputs of this shape; widths are channels for "conv" and "local"."""
     if kind == "conv":
         return nets.conv(shape, widths, **options)
+    if kind == "vgg8b":
+        return nets.vgg8b(shape, widths[0], **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
     flat = [math.prod(shape), *widths]

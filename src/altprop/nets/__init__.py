@@ -2,7 +2,7 @@
 
 from altprop.nets.black_box import BlackBox, black_box
 from altprop.nets.block import Block, affine, input_shape, output_layer, shapes
-from altprop.nets.conv import conv
+from altprop.nets.conv import conv, vgg8b
 from altprop.nets.cut import blocks
 from altprop.nets.fields import Local
 from altprop.nets.initialise import initialise
@@ -37,4 +37,5 @@ __all__ = [
     "rates",
     "shapes",
     "spiking",
+    "vgg8b",
 ]
