@@ -64,6 +64,9 @@ def test_data_come_in_the_shape_that_a_contenders_net_takes() -> None:
         (vectors, "conv", (1, 8, 8)),
         (images, "", (1, 8, 8)),
         (images, "mlp", (64,)),
+        (vectors, "spiking", (64,)),
+        (vectors, "rates", (64,)),
+        (images, "local", (1, 8, 8)),
     ):
         for data in (DIGITS, DIGITS.flat()):
             made = plan(replace(plain, net=net), setting, data, 0, Budget(epochs=1), Process())

@@ -9,7 +9,7 @@ from altprop import Problem, UsageError, rules
 from altprop.bench import compare, recipes
 from altprop.bench.cases import worded
 from altprop.bench.compare import unsupported
-from altprop.bench.contender import Setting
+from altprop.bench.contender import IMAGES, Setting
 from altprop.bench.contenders import controls
 from altprop.bench.publish import read_rows, write_rows
 from altprop.bench.recipe import Goal, Recipe, lines, section
@@ -36,13 +36,14 @@ def _no_audit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_recipes_contenders_can_be_built_and_its_goals_are_theirs(recipe: Recipe) -> None:
     shape = SHAPES[recipe.task]
     vectors = (shape[0] * shape[1] * shape[2],)
-    common = Setting(recipe.task, Problem(vectors if recipe.net == "mlp" else shape, 10), recipe.net, 64, recipe.depth)
+    taken = shape if recipe.net in IMAGES else vectors
+    common = Setting(recipe.task, Problem(taken, 10), recipe.net, 64, recipe.depth)
     contenders = recipe.contenders(common)
     labels = {c.label for c in [*contenders, *controls(contenders, common)]}
     assert {label for label, _ in recipe.goals} <= labels
     for c in contenders:
         kind = c.net or recipe.net
-        setting = Setting(recipe.task, Problem(vectors if kind == "mlp" else shape, 10), recipe.net, 64, recipe.depth)
+        setting = Setting(recipe.task, Problem(shape if kind in IMAGES else vectors, 10), recipe.net, 64, recipe.depth)
         assert unsupported(c, setting, 0) is None
         predictors = c.build(setting, 0).predictors()
         assert {predictor for label, predictor in recipe.goals if label == c.label} <= set(predictors)

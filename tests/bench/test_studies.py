@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from altprop.bench import collaboration, compare, portraits, sleep
+from altprop import nets
+from altprop.bench import collaboration, compare, dead_neurons, portraits, sleep
 from altprop.bench.evaluate import accuracy
 from altprop.bench.publish import read_rows
 from altprop.bench.sleep import BOTH, POSITIVES
@@ -107,3 +108,29 @@ def test_goodness_is_that_of_the_rule() -> None:
     with torch.no_grad():
         energy = rule.energy(x).gather(1, y.unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(sum(found[i] for i in rule.read), energy)
+
+
+def test_dead_neurons_are_published(tmp_path: Path) -> None:
+    study = dead_neurons.Study("digits", 16, epochs=2, seeds=2, thresholds=(1.0, 4.0), images=50, looks=(0, 300))
+    table = dead_neurons.run(study, tmp_path)
+    folder = tmp_path / "dead-neurons"
+    assert {path.name for path in folder.iterdir()} == {"dead.png", "dead.svg", "rows.csv"}
+    by = table.set_index(["column", "threshold", "seed", "samples", "block"])["dead"]
+    assert len(by) == 4 * 2 * 2 * 3 * 2 and by.index.is_unique
+    assert set(table["samples"]) == {0, 384, 2 * len(study.data().train)}
+    for column in table["column"].unique()[1:]:  # the same net before training
+        assert (by[column, :, :, 0] == by["signal propagation,\nvoltage", :, :, 0]).all()
+    start, end = by.xs(0, level="samples"), by.xs(table["samples"].max(), level="samples")
+    assert (start["backprop,\nno surrogate"] == end["backprop,\nno surrogate"]).all()  # nothing but the readout learns
+    assert (start["signal propagation,\nvoltage"] != end["signal propagation,\nvoltage"]).any()
+    assert start[:, 4.0].mean() > start[:, 1.0].mean()
+    assert "| backprop, no surrogate |" in (tmp_path / "dead_neurons.md").read_text()
+
+
+def test_a_unit_that_never_fires_is_dead() -> None:
+    net = nets.spiking([2, 3], steps=4)
+    with torch.no_grad():
+        net[0].affine.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.3, 0.0]]))
+        net[0].affine.bias.zero_()
+    assert dead_neurons.dead(net, torch.tensor([[0.0, 0.0], [1.0, 0.0]])) == [pytest.approx(1 / 3)]
+    assert dead_neurons.dead(net, torch.tensor([[0.9, 0.0]])) == [pytest.approx(2 / 3)]

@@ -392,6 +392,27 @@ def test_contexts_are_learned_or_stay(context: str, learned: bool) -> None:
     assert ("target" in rule.optimizers) is learned
 
 
+def test_a_context_generator_of_ones_own_does_what_the_rules_own_does() -> None:
+    def build(**options: Any) -> SignalPropagation:
+        return SignalPropagation(nets.mlp([6, 8, 7], classes=4).double(), optimizer=SGD, **options)
+
+    rule = build()
+    linear = nn.Linear(4, 8, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(rule.target.signals.T)
+    own = build(signals=linear)
+    x, y = batch(12, 6)
+    for _ in range(3):
+        rule.step(x, y)
+        own.step(x, y)
+    torch.testing.assert_close(own.target.weight.T, rule.target.signals, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(own.nearest(x), rule.nearest(x))
+    fixed = build(signals=copy.deepcopy(linear), learned=False)
+    before = fixed.target.weight.clone()
+    fixed.step(x, y)
+    assert torch.equal(fixed.target.weight, before) and "target" not in fixed.optimizers
+
+
 def test_regression_learns_from_the_targets_values() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(400, 6, generator=g)
@@ -522,6 +543,7 @@ def test_options_that_do_not_go_together_are_refused() -> None:
         ({"loss": "v9"}, "'all' or 'one' or 'top' or 'hebbian'"),
         ({"loss": "top"}, "other classes"),
         ({"loss": "hebbian", "context": "input"}, "learned=False"),
+        ({"signals": nn.Linear(4, 7)}, r"\(4, 7\) of the 4 classes' codes, and what they enter takes \(4, 8\)"),
     ):
         with pytest.raises(UsageError, match=words):
             SignalPropagation(net, **options)

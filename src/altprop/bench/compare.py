@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from altprop import rules, tasks
 from altprop.bench import protocol
 from altprop.bench.audits import audit_all
-from altprop.bench.contender import Contender, Setting, hidden, network
+from altprop.bench.contender import IMAGES, Contender, Setting, hidden, network
 from altprop.bench.contenders import contender, controls, net_of
 from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
@@ -108,8 +108,8 @@ def fitted(c: Contender, setting: Setting, task: Task) -> Setting:
 
 
 def shaped(task: Task, net: str) -> Task:
-    """The task as a kind of net takes it: vectors for "mlp", images for any other."""
-    return task.flat() if net == "mlp" else task.images()
+    """The task as a kind of net takes it: images, or vectors."""
+    return task.images() if net in IMAGES else task.flat()
 
 
 def carry_out(plans: Sequence[Plan], store: Path | str, observer: Observer | None = None) -> pd.DataFrame:

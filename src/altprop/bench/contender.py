@@ -12,6 +12,9 @@ from altprop import nets, rules, schedules
 from altprop.bench import cases, protocol
 from altprop.rule import Problem, Rule
 
+IMAGES = ("conv", "vgg8b", "local")
+"""The kinds of net that take images; the others take vectors."""
+
 
 @dataclass(frozen=True)
 class Setting:

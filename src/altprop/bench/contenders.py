@@ -9,7 +9,7 @@ from altprop import rules
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
-from altprop.bench import target_family
+from altprop.bench import signal_propagation_family, target_family
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
 
 
@@ -17,11 +17,6 @@ def backprop(setting: Setting) -> Contender:
     return Contender(
         "backprop", hidden(setting), optimizer={"all": adam(3e-3)}, schedule="cosine", card=Card(tuning=TUNED)
     )
-
-
-def signal_propagation(setting: Setting) -> Contender:
-    card = Card(tuning=TUNED)
-    return Contender("signal-propagation", hidden(setting), optimizer={"all": adam(2e-3)}, schedule="cosine", card=card)
 
 
 def direct_feedback_alignment(setting: Setting) -> Contender:
@@ -64,7 +59,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "self-contrastive-forward-forward": family.self_contrastive_forward_forward,
     "recurrent-forward-forward": family.recurrent_forward_forward,
     "generative-forward-forward": family.generative_forward_forward,
-    "signal-propagation": signal_propagation,
+    "signal-propagation": signal_propagation_family.signal_propagation,
     "mono-forward": family.mono_forward,
     "no-prop": target_family.no_prop,
     "spela": family.spela,

@@ -1,13 +1,10 @@
 """The recipes of the forward-forward family, with the numbers that they must reach and the published ones."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from altprop.bench import forward_forward_family as family
-from altprop.bench.contender import Card, Contender, Setting, sgd
-from altprop.bench.contenders import contender
-from altprop.bench.recipe import Goal, Recipe
+from altprop.bench.contender import Card, sgd
+from altprop.bench.recipe import Goal, Recipe, of
 
 FORWARD_FORWARD_HEAD = """# The forward-forward family
 
@@ -19,18 +16,6 @@ authors'; most do not say whether a validation split was kept, or whether the la
 """
 HINTON = "Hinton 2022"
 CHANNELS = (40, 80, 160)
-
-
-def of(rule: str, variant: str = "", **changes: Any) -> Callable[[Setting], list[Contender]]:
-    """The rule's own contender with some fields changed; options are added to its own."""
-
-    def chosen(setting: Setting) -> list[Contender]:
-        own = contender(rule, setting)
-        options = {**own.options, **changes.get("options", {})}
-        return [replace(own, variant=variant, **{**changes, "options": options})]
-
-    return chosen
-
 
 FULL = Recipe(
     "Full recipe",

@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -75,6 +75,17 @@ class Recipe:
         if self.chosen is not None:
             return self.chosen(setting)
         return [contender(name, setting) for name in dict.fromkeys(rule for rule, _ in self.goals)]
+
+
+def of(rule: str, variant: str = "", **changes: Any) -> Callable[[Setting], list[Contender]]:
+    """The rule's own contender with some fields changed; options are added to its own."""
+
+    def chosen(setting: Setting) -> list[Contender]:
+        own = contender(rule, setting)
+        options = {**own.options, **changes.get("options", {})}
+        return [replace(own, variant=variant, **{**changes, "options": options})]
+
+    return chosen
 
 
 def publish(recipe: Recipe, frame: pd.DataFrame, output: Path) -> None:

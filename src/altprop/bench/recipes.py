@@ -16,6 +16,7 @@ from altprop.bench.compare import carry_out, measured
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
 from altprop.bench.publish import read_rows, write_page
 from altprop.bench.recipe import Goal, Recipe, publish, section, summary
+from altprop.bench.signal_propagation_recipes import SIGNAL_PROPAGATION, SIGNAL_PROPAGATION_HEAD
 from altprop.bench.stats import INTERVAL_METHOD, final
 from altprop.errors import UsageError
 from altprop.report import leaderboard
@@ -64,6 +65,8 @@ PAGES = {
     "forward_forward_sleep": "positive and negative phases apart, and what happens without negatives",
     "forward_forward_generation": "digits that a forward-forward net draws, and what they are worth",
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
+    "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
+    "dead_neurons": "how many spiking units never fire, by what they learn from",
     "speed": "what a step costs, in time, operations and bytes",
 }
 
@@ -80,6 +83,7 @@ class Page:
 BOOK = (
     Page("README", FOUNDATION_HEAD, FOUNDATION),
     Page("forward_forward_family", FORWARD_FORWARD_HEAD, FORWARD_FORWARD),
+    Page("signal_propagation_family", SIGNAL_PROPAGATION_HEAD, SIGNAL_PROPAGATION),
 )
 
 

@@ -57,6 +57,8 @@ class SignalPropagation(Rule):
         sharpness: k, the factor of the cosine in each block's softmax.
         loss: "all", "one", "top" or "hebbian" (above); top: how many targets match for "top".
         context: where signals enter: "hidden" (at the first block's output) or "input" (as inputs).
+        signals: a context generator of your own: a module from codes (rows, outputs), one-hot for classes, to signals
+            (rows, *shape of what they enter).
         learned: whether the signals learn, or stay as they were drawn.
         targets: "classes" (one row a class) or "samples" (one a sample of the batch); regression has "samples".
         alternate: the streams take turns: in one step the inputs' side learns, in the next the targets'.
@@ -86,6 +88,7 @@ class SignalPropagation(Rule):
         loss: str = "all",
         top: int = 6,
         context: str = "hidden",
+        signals: nn.Module | None = None,
         learned: bool = True,
         targets: str = "classes",
         alternate: bool = False,
@@ -102,20 +105,29 @@ class SignalPropagation(Rule):
         self.look = before_activation if loss == "hebbian" else nets.observe
         self._check_loss(context, learned)
         self.claims = replace(self.claims, batch_of_one=not self.each_sample, same_net=learned, training_only=alternate)
-        self.target = self._context(learned)
+        self.target = self._context(signals, learned)
         self.add_part("target", self.target)
         self.alternate = alternate
         if alternate:
             self.register_buffer("turns", torch.zeros((), dtype=torch.int64))
         self._grown: tuple[object, list[Level]] | None = None
 
-    def _context(self, learned: bool) -> Context:
+    def _context(self, own: nn.Module | None, learned: bool) -> nn.Module:
         """The context generator, in the shape of what its signals enter."""
         shape = tuple(int(n or 0) for n in self.problem.input_shape)
         if self.entry >= 0:
             shape = nets.shapes(self.net, self.problem.input_shape)[self.entry]
-        n, like = self.problem.outputs, next(self.net[self.learners[0]].parameters())
-        return Context(n, shape, learned=learned, origin=self.each_sample, generator=self.generator).to(like)
+        n, units = self.problem.outputs, self._units()
+        if own is None:
+            return Context(n, shape, learned=learned, origin=self.each_sample, generator=self.generator).to(units)
+        with torch.no_grad():
+            made = tuple(own.to(units)(units).shape)
+        if made != (n, *shape):
+            raise UsageError(
+                f"SignalPropagation: signals makes {made} of the {n} classes' codes, and what they enter takes "
+                f"{(n, *shape)}; build it for that shape, or let them enter elsewhere (context='hidden' or 'input')"
+            )
+        return own.requires_grad_(learned)
 
     def _check(self, **options: str) -> None:
         for name, value in options.items():
@@ -159,7 +171,7 @@ class SignalPropagation(Rule):
         self._grown = None  # fused optimizers leave no trace in a parameter's version
         codes, turn = self._codes(y), self._turn()
         local = x.new_zeros(())
-        h, t = x.detach(), None if self.entry >= 0 else self.target(codes)
+        h, t = x.detach(), None if self.entry >= 0 else self._signals(codes)
         for i in range(len(self.net) - 1):
             before, (inputs, targets) = t, self._through(i, h, t, codes)
             h = inputs[0].detach()
@@ -173,8 +185,18 @@ class SignalPropagation(Rule):
         """The codes of the targets' rows; None: one row a class."""
         if not self.each_sample:
             return None
-        like = self.target.signals
-        return y.to(like) if self.problem.kind == "regression" else one_hot(y, len(like)).to(like)
+        return y if self.problem.kind == "regression" else one_hot(y, self.problem.outputs).to(self._units())
+
+    def _units(self) -> Float[Tensor, "outputs outputs"]:
+        """The code of every class in turn."""
+        like = next(self.net[self.learners[0]].parameters())
+        return torch.eye(self.problem.outputs, dtype=like.dtype, device=like.device)
+
+    def _signals(self, codes: Float[Tensor, "rows outputs"] | None) -> Float[Tensor, "rows ..."]:
+        """C(codes); None: of every class in turn, which the rule's own context knows without a product."""
+        own = codes is None and not isinstance(self.target, Context)
+        signals: Tensor = self.target(self._units() if own else codes)
+        return signals
 
     def _turn(self) -> str:
         """Which stream learns now."""
@@ -193,7 +215,7 @@ class SignalPropagation(Rule):
 
     def _enter(self, codes: Tensor | None) -> Seen:
         """t_1 = f(C(target))."""
-        entry, signal = self.net[self.entry], self.target(codes)
+        entry, signal = self.net[self.entry], self._signals(codes)
         f = entry.activation if isinstance(entry, nets.Block) else None
         out, seen = (signal, signal) if f is None else nets.observe(f, signal.clone())  # f may work in place
         return (out.detach(), signal) if self.loss == "hebbian" else (out, seen)
@@ -258,8 +280,8 @@ class SignalPropagation(Rule):
 
     def targets(self) -> list[Float[Tensor, "classes units"]]:
         """The classes' targets at each block that learns, of the net as it is now."""
-        codes = torch.eye(self.problem.outputs).to(self.target.signals) if self.each_sample else None
-        t = None if self.entry >= 0 else self.target(codes)
+        codes = self._units() if self.each_sample else None
+        t = None if self.entry >= 0 else self._signals(codes)
         found = []
         for i in range(self.learners[-1] + 1):
             if i == self.entry:
