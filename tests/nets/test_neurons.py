@@ -8,6 +8,8 @@ import altprop
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.nets.black_box import distorted, noisy, quantised
+from altprop.rule import Problem
+from altprop.rules.forward_only.signal_propagation import SignalPropagation
 
 
 def sums(*shape: int) -> Tensor:
@@ -119,6 +121,13 @@ def test_snntorch_neurons_go_in() -> None:
     expected, ours_v = nets.LeakyIntegrateAndFire(decay=0.8, threshold=0.7).respond(z)
     torch.testing.assert_close(spikes, expected)
     torch.testing.assert_close(voltages, ours_v)
+    blocks = list(nets.mlp([3, 5, 5], classes=2))
+    for block in blocks[:2]:
+        block.activation = nets.Cell(snntorch.Leaky(beta=0.8), steps=4)
+    rule = SignalPropagation(nn.Sequential(*blocks[:2], nets.MeanOverTime(), blocks[2]), Problem((3,), 2))
+    before = [p.detach().clone() for p in rule.parameters()]
+    rule.step(4 * sums(8, 3).float(), torch.arange(8) % 2)
+    assert all(not torch.equal(p, old) for p, old in zip(rule.parameters(), before, strict=True))
 
 
 def test_bad_neurons_are_refused() -> None:
