@@ -38,7 +38,8 @@ class Recipe:
 
     goals: by contender ("rule", or "rule · variant") and predictor. chosen: the contenders, from the setting; without
     it, those of the rules that have a goal. controls: all that a comparison has, backprop on their nets only, or none.
-    text: what a reader should know before the table.
+    curve: whether there are points, and a figure, on the way to the end too. text: what a reader should know before
+    the table.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Recipe:
     precision: str = "highest"
     chosen: Callable[[Setting], list[Contender]] | None = None
     controls: Literal["all", "same net", "none"] = "all"
+    curve: bool = True
     text: str = ""
 
     @property
@@ -67,7 +69,7 @@ class Recipe:
         contenders = self.contenders(setting)
         if self.controls != "none":
             contenders = controlled(contenders, setting, data, same_net=self.controls == "same net")
-        budget, process = Budget(self.epochs), Process(precision=self.precision)
+        budget, process = Budget(self.epochs, curve=self.curve), Process(precision=self.precision)
         return [plan(c, setting, data, s, budget, process, COMMAND) for s in range(self.seeds) for c in contenders]
 
     def contenders(self, setting: Setting) -> list[Contender]:
@@ -91,7 +93,8 @@ def of(rule: str, variant: str = "", **changes: Any) -> Callable[[Setting], list
 def publish(recipe: Recipe, frame: pd.DataFrame, output: Path) -> None:
     """Write a recipe's rows and figures into its folder."""
     write_rows(frame, output / recipe.folder)
-    draw_curves(frame, output / recipe.folder)
+    if recipe.curve:
+        draw_curves(frame, output / recipe.folder)
 
 
 def section(recipe: Recipe, output: Path) -> str:

@@ -57,6 +57,7 @@ RATES = replace(
         ("signal-propagation · hebbian", "output"): Goal(94.0),
     },
     net="rates",
+    curve=False,
     text="Neurons in continuous time, eight steps of Euler's, with the Hebbian loss; the net is not changed for it.",
 )
 SPIKING = Recipe(
@@ -71,6 +72,7 @@ SPIKING = Recipe(
         ("backprop · no surrogate", ""): Goal(),
     },
     net="spiking",
+    curve=False,
     chosen=lambda setting: [
         *(family.spiking(setting, shows) for shows in ("voltage", "surrogate")),
         *(family.spiking_backprop(setting, derivative) for derivative in (True, False)),

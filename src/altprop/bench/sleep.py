@@ -174,8 +174,8 @@ each worked only at a very low rate with very high momentum.
 
 So many steps of positives only, then as many of negatives only. Each step sees one batch, so that a net with phases
 sees half as many positives, and half as many negatives, as one that has both at once. The rate of the blocks is, for
-each length by itself, the best on validation of {multiples} times the usual one, with the same decay a step; momentum
-stays at 0.9.
+each length by itself, the best on validation of {multiples} times the usual one, with the same decay a
+step; momentum stays at 0.9. A length for which the lowest of these is the best might do better at a lower one still.
 Differences are to "both at once", paired by seed, with the Student t 95 % interval.
 """
 DEPRIVED = """## Sleep deprivation
