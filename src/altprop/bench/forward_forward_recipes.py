@@ -175,7 +175,7 @@ OTHERS = (
     ),
     Recipe(
         "Self-contrastive",
-        20,
+        8,
         {("self-contrastive-forward-forward · wide", ""): Goal(97.5, 98.7, "Chen et al. 2025, 2x2000, linear probe")},
         precision="medium",
         chosen=of("self-contrastive-forward-forward", "wide", widths=(2000, 2000)),
