@@ -45,12 +45,14 @@ def test_controls_share_the_net_and_the_jitter_but_not_the_label() -> None:
     conv = replace(plain, variant="conv", net="conv", widths=(4, 6), label_inputs=10, options={"peer": 0.0})
     shaken = replace(plain, variant="jitter", jitter=2)
     again = replace(plain, variant="other options", options={"peer": 0.0}, label_inputs=10)
-    found = {c.variant: c for c in controls([plain, conv, shaken, again], SETTING)}
-    names = ["forward-forward", "forward-forward, conv", "forward-forward, jitter"]
+    normal = replace(plain, variant="normal", net_options={"norm": True})
+    found = {c.variant: c for c in controls([plain, conv, shaken, again, normal], SETTING)}
+    names = ["forward-forward", *(f"forward-forward, {variant}" for variant in ("conv", "jitter", "normal"))]
     own = [f"{kind}on the net of {name}" for name in names for kind in ("", "frozen ")]
     assert list(found) == ["", "linear", "frozen", *own]
     for kind in ("", "frozen "):
-        on_conv, on_shaken = (found[f"{kind}on the net of {name}"] for name in names[1:])
+        on_conv, on_shaken, on_normal = (found[f"{kind}on the net of {name}"] for name in names[1:])
+        assert on_normal.net_options == {"norm": True} and not on_conv.net_options
         assert (on_conv.net, on_conv.widths, on_conv.jitter, on_shaken.jitter) == ("conv", (4, 6), 0, 2)
         assert not any(c.label_inputs or c.options for c in (on_conv, on_shaken))
 

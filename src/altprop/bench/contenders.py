@@ -104,14 +104,14 @@ def controls(contenders: list[Contender], setting: Setting) -> list[Contender]:
         where = f"on the net of {whose}"
         card = replace(common.card, activation=other.act, note=f"the hidden blocks of {whose}, and an output block")
         same = replace(common, widths=other.widths, act=other.act, init=other.init, net=other.net, jitter=other.jitter)
-        found.append(replace(same, variant=where, card=card))
+        found.append(replace(same, variant=where, net_options=other.net_options, card=card))
         found.append(frozen(other if other.rule == "soft-wta" else found[-1], f" {where}"))
     return found
 
 
 def net_of(c: Contender, setting: Setting) -> tuple[object, ...]:
     """What makes two contenders' controls the same."""
-    return c.net or setting.net, c.widths, c.act, c.jitter
+    return c.net or setting.net, c.widths, c.act, c.jitter, tuple(sorted(c.net_options.items()))
 
 
 def linear(common: Contender, setting: Setting) -> Contender:

@@ -51,6 +51,7 @@ def spiking_backprop(setting: Setting, derivative: bool) -> Contender:
 
 
 def convolutional(setting: Setting) -> Contender:
-    card = Card(tuning=TUNED)
+    """Three convolutions, normalised, on images that are moved by up to a pixel."""
+    card = Card(tuning="normalisation and jitter, each by itself, were better on validation after 2 epochs, one seed")
     plain = signal_propagation(setting)
-    return replace(plain, variant="conv", widths=(32, 64, 128), optimizer={"all": adam(1e-3)}, card=card)
+    return replace(plain, variant="conv, jitter", widths=(32, 64, 128), net_options={"norm": True}, jitter=1, card=card)
