@@ -93,6 +93,8 @@ def test_help_and_list_do_not_wait_for_torch(tmp_path: Path, arguments: list[str
         (["compare", "--batch-size", "0", *QUICK], "positive whole number"),
         (["compare", *QUICK, "--samples", "5"], "one positive budget"),
         (["compare", "--device", "cuda:99", *QUICK], "--device"),
+        (["compare", "--stream", "--rules", "backprop", "--epochs", "3"], "sees the data once"),
+        (["compare", "--stream", "--rules", "backprop", "--samples", "2000"], "1,197 training samples"),
         (["compare", "--store", "no/such/folder/s.db", *QUICK], "folder"),
         (["results"], "run `altprop compare` first"),
         (["report", "--store", "nothing.db"], "there is no store at nothing.db"),
@@ -104,6 +106,17 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: li
     assert done.returncode == 2, errors
     assert words in errors and "Traceback" not in errors
     assert len(errors.strip().splitlines()) == 1
+
+
+def test_stream_answers_before_it_learns(tmp_path: Path) -> None:
+    command = ["compare", "--stream", "--rules", "backprop", "--seeds", "1", "--width", "8", "--samples", "300"]
+    done = altprop(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "one pass" in done.stdout.decode() and "ms to the" in done.stdout.decode()
+    assert list((tmp_path / "altprop-report").glob("digits-stream.svg"))
+    rows = pd.read_csv(io.BytesIO(altprop("results", cwd=tmp_path).stdout))
+    stream = rows[rows["split"] == "stream"]
+    assert set(stream["batch_size"]) == {1} and {"accuracy", "accuracy of all"} <= set(stream["metric"])
 
 
 def test_unknown_flag_is_exit_code_2(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _PLACES = {
     "blocks": "altprop.nets",
     "compare": "altprop.bench.compare",
     "load": "altprop.tasks",
+    "stream": "altprop.bench.stream",
     **{place.partition(":")[2]: place.partition(":")[0] for place in RULES.values()},
 }
 _MODULES = ("nets", "rule", "rules", "schedules", "tasks", "bench", "analysis", "report")

@@ -30,6 +30,7 @@ def compare(
     width: int | None = None,
     depth: Numbers = "2",
     batch_size: int | None = None,
+    stream: bool = False,
     set: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="RULE.NAME=VALUE")]] = (),
     precision: Literal["highest", "high", "medium"] = "highest",
     device: str = "cpu",
@@ -51,7 +52,8 @@ def compare(
         net: mlp, conv, vgg8b, local, spiking or rates.
         width: hidden units (or channels) a block.
         depth: hidden blocks; several, e.g. 2,4,8, are compared at near-equal parameters.
-        batch_size: the same for all, instead of each contender's own.
+        batch_size: the same for all, instead of each contender's own (with --stream 1).
+        stream: the data once, one sample at a time, each answered before it is learned from.
         set: a hyperparameter of one rule, e.g. backprop.lr=3e-4; repeat it for more.
         precision: of float32 matrix products.
         device: cpu, cuda or mps.
@@ -64,7 +66,7 @@ def compare(
     from altprop.bench.audits import audits_of
     from altprop.bench.compare import compare as run
     from altprop.bench.store import default_path
-    from altprop.report import leaderboard, write
+    from altprop.report import leaderboard, streaming, write
     from altprop.terminal import Bars
 
     console = Console()
@@ -81,6 +83,7 @@ def compare(
             depth=_numbers("--depth", depth),
             batch_size=batch_size,
             settings=set,
+            stream=stream,
             device=device,
             threads=threads,
             precision=precision,
@@ -88,7 +91,7 @@ def compare(
             command=_command(),
             observer=bars,
         )
-    console.print(leaderboard.table(frame, console.width))
+    console.print(streaming.table(frame) if stream else leaderboard.table(frame, console.width))
     page = write(frame, audits_of(store or default_path()), report)
     console.print(f"results  {store or default_path()}", highlight=False, soft_wrap=True)
     console.print(f"page     {page.resolve().as_uri()}", highlight=False, soft_wrap=True)

@@ -16,7 +16,8 @@ from altprop.errors import UsageError
 
 CONTENDER = ["task", "rule", "variant", "predictor"]
 SHAPE = ["net", "depth"]
-SETTING = ["width", "epochs", "samples_planned", "seconds_planned", "batch_size", "precision", "device", "threads"]
+BUDGET = ["mode", "epochs", "samples_planned", "seconds_planned"]
+SETTING = ["width", *BUDGET, "batch_size", "precision", "device", "threads"]
 #: A run's state is the first of these that any of its rows carries.
 TROUBLE = ["unsupported", "diverged", "interrupted", "running"]
 WORDS = [
@@ -40,6 +41,7 @@ WORDS = [
     "protocol",
     "precision",
     "device",
+    "mode",
 ]
 
 
@@ -66,7 +68,8 @@ def newest(results: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if left:
         notes.append(f"{left:,} rows of older versions of a rule's source are left out.")
     runs = rows.drop_duplicates("run").sort_values(["started", "run"], kind="stable")
-    same = [*CONTENDER[:3], *SHAPE, *SETTING, "hyperparameters", "seed"]
+    settings = [name for name in SETTING if name in rows]  # rows that were published may lack the newer ones
+    same = [*CONTENDER[:3], *SHAPE, *settings, "hyperparameters", "seed"]
     rows, left = _split(rows, rows["run"].isin(runs.drop_duplicates(same, keep="last")["run"]))
     if left:
         notes.append(f"{left:,} rows of earlier runs with the same settings and seed are left out.")
@@ -174,4 +177,4 @@ def _parsed(text: str) -> dict[str, Any]:
 def _short(value: object) -> str:
     if isinstance(value, float):
         return "any" if value != value else f"{value:g}"
-    return "default" if value is None else str(value)
+    return "default" if value in (None, "") else str(value)

@@ -17,9 +17,11 @@ from altprop.bench.audits import audit_all
 from altprop.bench.contender import IMAGES, Contender, Setting, hidden, network
 from altprop.bench.contenders import contender, controls, net_of
 from altprop.bench.overrides import override
+from altprop.bench.prequential import StreamPlan
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store, default_path
-from altprop.bench.train import Diverged, Plan, Process, Run
+from altprop.bench.streamed import streamed
+from altprop.bench.train import Diverged, Plan, Process
 from altprop.catalogue import NETS
 from altprop.errors import UsageError
 from altprop.tasks import Task, jitter
@@ -57,6 +59,7 @@ def compare(
     depth: Sequence[int] = (protocol.DEFAULT_DEPTH,),
     batch_size: int | None = None,
     settings: Sequence[str] = (),
+    stream: bool = False,
     device: str = "cpu",
     threads: int = 1,
     precision: str = "highest",
@@ -67,18 +70,21 @@ def compare(
     """Train every named rule (all, if none is named) and the controls, and return every stored point.
 
     Runs that the store holds are skipped; one that was killed goes on from its last checkpoint. Backprop and the
-    controls are always there. Raises UsageError for what cannot be; what was measured before is in the store.
+    controls are always there. stream: the data once, one sample (or batch_size) at a time, answered before it is
+    learned from. Raises UsageError for what cannot be; what was measured before is in the store.
     """
     _check(net, seeds, depth, width, batch_size, threads, device, precision)
     data = tasks.load(task) if isinstance(task, str) else task
+    if stream:
+        epochs = _once(data, epochs, samples, seconds)
     budget = Budget(_epochs(data.name, epochs, samples, seconds), samples, seconds)
     process = Process(device, threads, precision)
     plans = [
         made
         for seed in range(seeds)  # outermost, so that rules are interleaved in time
         for setting in _settings(shaped(data, net), net, width, depth)
-        for c in _contenders(names, setting, settings, data)
-        for made in [plan(c, setting, data, seed, budget, process, command, batch_size)]
+        for c in _contenders(names, setting, settings, data, (batch_size or 1) if stream else None)
+        for made in [plan(c, setting, data, seed, budget, process, command, batch_size, StreamPlan if stream else Plan)]
     ]
     return carry_out(plans, store if store is not None else default_path(), observer)
 
@@ -92,6 +98,7 @@ def plan(
     process: Process,
     command: str = "",
     batch_size: int | None = None,
+    kind: type[Plan] = Plan,
 ) -> Plan:
     """One contender's run, with the data in the shape that its net takes. Raises UsageError where the task has none
     in that shape, or where its inputs cannot be moved by the contender's jitter."""
@@ -99,7 +106,7 @@ def plan(
         jitter.check(c.jitter, task.image)
     data = shaped(task, c.net or setting.net)
     size = batch_size or c.batch_size or default_batch_size(data)
-    return Plan(c, fitted(c, setting, task), data, seed, budget, size, process, command)
+    return kind(c, fitted(c, setting, task), data, seed, budget, size, process, command)
 
 
 def fitted(c: Contender, setting: Setting, task: Task) -> Setting:
@@ -143,6 +150,18 @@ def _epochs(task: str, epochs: int | None, samples: int | None, seconds: float |
     return epochs
 
 
+def _once(task: Task, epochs: int | None, samples: int | None, seconds: float | None) -> int | None:
+    """The epochs of a stream: one, or None where samples are given. Raises UsageError for more than the data once."""
+    if seconds is not None or epochs not in (None, 1):
+        raise UsageError("--stream sees the data once: leave --epochs and --seconds out; --samples N ends it earlier")
+    if samples is not None and samples > len(task.train):
+        raise UsageError(
+            f"--stream --samples {samples}: {task.name} has {len(task.train):,} training samples, and a stream sees "
+            "each of them once; ask for fewer"
+        )
+    return 1 if samples is None else epochs
+
+
 def _settings(task: Task, net: str, width: int | None, depths: Sequence[int]) -> list[Setting]:
     """One setting a depth; the others at nearly as many parameters as the first, by narrower or wider layers."""
     usual = {"conv": 32, "vgg8b": 16, "local": 64}.get(net) or protocol.WIDTH.get(task.name, protocol.DEFAULT_WIDTH)
@@ -163,10 +182,18 @@ def parameters(setting: Setting) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def _contenders(names: Sequence[str] | None, setting: Setting, settings: Sequence[str], task: Task) -> list[Contender]:
-    """The named rules' contenders, then the controls, both with the settings that override theirs."""
+def _contenders(
+    names: Sequence[str] | None, setting: Setting, settings: Sequence[str], task: Task, streamed_by: int | None
+) -> list[Contender]:
+    """The named rules' contenders, then the controls, both with the settings that override theirs.
+
+    streamed_by: the batch size of a stream, if it is one.
+    """
     chosen = [contender(name, setting) for name in dict.fromkeys(names or rules.places())]
-    return override(controlled(chosen, setting, task), list(settings))
+    every = controlled(chosen, setting, task)
+    if streamed_by is not None:
+        every = [streamed(c, task.name, default_batch_size(task), streamed_by) for c in every]
+    return override(every, list(settings))
 
 
 def controlled(chosen: Sequence[Contender], setting: Setting, task: Task, *, same_net: bool = False) -> list[Contender]:
@@ -213,14 +240,14 @@ def _one(plan: Plan, store: Store, observer: Observer) -> None:
     if known is not None:  # bits are the same at the same thread count only
         plan = replace(plan, process=replace(plan.process, threads=known["details"]["threads"]))
     run = store.add_run(key, plan.columns(), plan.details())
-    reason = unsupported(plan.contender, plan.setting, plan.seed)
+    reason = unsupported(plan.contender, plan.setting, plan.seed) or plan.unfit()
     if reason is not None:
         store.set_status(run, "unsupported", reason)
         observer.end(label, plan.seed, "unsupported", reason)
         return
     observer.start(label, plan.seed, plan.setting.depth)
     with plan.process.applied(protocol.seed_of("global", plan.seed)):
-        running = Run(plan, store, run, known["checkpoint"] if known else None)
+        running = plan.run(store, run, known["checkpoint"] if known else None)
         try:
             running.train(observer.advance)
         except Diverged as end:

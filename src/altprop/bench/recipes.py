@@ -67,6 +67,7 @@ PAGES = {
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
     "dead_neurons": "how many spiking units never fire, by what they learn from",
+    "streaming": "the data once, one sample at a time, each answered before it is learned from",
     "speed": "what a step costs, in time, operations and bytes",
 }
 

@@ -40,6 +40,7 @@ DETAILS = (
     "epochs",
     "samples_planned",
     "seconds_planned",
+    "mode",
     "chance",
     "task_note",
     "threads",

@@ -19,7 +19,7 @@ from altprop.bench.protocol import Budget
 from altprop.bench.source import source_hash
 from altprop.bench.store import Store
 from altprop.errors import UsageError
-from altprop.rule import Rule
+from altprop.rule import Metrics, Rule
 from altprop.tasks import Task, jitter, order
 
 
@@ -57,6 +57,14 @@ class Plan:
     batch_size: int
     process: Process
     command: str = ""
+
+    def run(self, store: Store, run: int, saved: str | None) -> "Run":
+        """The plan being carried out, from the checkpoint of that name."""
+        return Run(self, store, run, saved)
+
+    def unfit(self) -> str | None:
+        """Why the rule cannot learn in batches as they are planned, in words; None if it can."""
+        return None
 
     def source_hash(self) -> str:
         return source_hash(self.contender.rule)
@@ -118,7 +126,8 @@ class Run:
         self.rule: Rule = plan.contender.build(plan.setting, plan.seed).to(self.device)
         self.clock, self.finishing = meter.Clock(), meter.Clock()
         self.epoch = -1
-        self.samples, self.operations, self.peak, self.per_sample = 0, 0, 0, 0.0
+        self.samples, self.operations, self.peak = 0, 0, 0
+        self.per_sample, self.forward = 0.0, 0.0
         self.saved = saved
         if saved is not None and (self.folder / saved).exists():
             self._restore(*checkpoint.read(self.folder / saved))
@@ -133,7 +142,7 @@ class Run:
             if self.samples % len(self.plan.task.train) == 0:
                 self._count(x, y)
             with self.clock.running(self.device):
-                metrics = self.rule.step(x, y)
+                metrics = self._step(x, y)
             if not bool(torch.isfinite(metrics["loss"])):
                 raise Diverged(f"the loss was {float(metrics['loss'])} after {self.samples + len(y):,} samples")
             before, self.samples = self.samples, self.samples + len(y)
@@ -142,6 +151,9 @@ class Run:
                 self._measure()
             advance(self._progress())
         self._end("ok")
+
+    def _step(self, x: Tensor, y: Tensor) -> Metrics:
+        return self.rule.step(x, y)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """The samples that come next, moved about where the contender has jitter; both off the clock."""
@@ -172,14 +184,14 @@ class Run:
     def _count(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Once an epoch (a rule may change its work with progress): operations and peak bytes, off the clock."""
         cost = meter.cost(self.rule, x, y)
-        self.per_sample = cost.step_operations / len(x)
+        self.per_sample, self.forward = cost.step_operations / len(x), cost.forward_operations / len(x)
         self.peak = max(self.peak, cost.peak_step_bytes)
         self.store.save_details(
             self.id,
             {
                 "parameters": cost.parameters,
                 "parameters_inference": cost.parameters_inference,
-                "forward_operations": cost.forward_operations / len(x),
+                "forward_operations": self.forward,
                 "peak_step_bytes": self.peak,
             },
         )
@@ -198,7 +210,7 @@ class Run:
             "load": meter.load_average(),
             "metric": "accuracy",
         }
-        points = [{**common, **point} for point in evaluate(self.rule, self.plan.task, self.device)]
+        points = [{**common, **point} for point in self._points()]
         name = f"{self.id}-{self.samples}.safetensors"
         checkpoint.write(self.folder / name, *self._state())
         if self.samples:  # the mean so far: a rule may do less, or more, as it progresses
@@ -207,6 +219,9 @@ class Run:
         self._discard(keep=name)
         if any(point["value"] is not None and not math.isfinite(point["value"]) for point in points):
             raise Diverged(f"the scores were not finite after {self.samples:,} samples")
+
+    def _points(self) -> list[dict[str, Any]]:
+        return evaluate(self.rule, self.plan.task, self.device)
 
     def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         state = self.rule.training_state()

@@ -46,8 +46,9 @@ def draw(results: pd.DataFrame, folder: Path) -> list[Path]:
     with mpl.rc_context(LOOK):
         for case, curves in stats.curves(rows, "test").groupby("case", sort=False):
             for cost, column in stats.MEASURES.items():
-                figure = _against(curves, column, COSTS[cost], str(case), style)
+                figure = _against(curves, column, COSTS[cost], f"{case}: test accuracy", style)
                 written += save(figure, folder, f"{_slug(str(case))}-accuracy-{cost}")
+        written += draw_streams(rows, folder)
         for (task, net), table in depths.frame(rows).groupby(["task", "net"], sort=False):
             for quantity, words in depths.QUANTITIES.items():
                 figure = _depth(table, quantity, words, f"{task}, {net}", style)
@@ -55,9 +56,23 @@ def draw(results: pd.DataFrame, folder: Path) -> list[Path]:
     return written
 
 
+def draw_streams(results: pd.DataFrame, folder: Path, endings: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+    """Prequential accuracy, that of the last 1,000 answers, against samples; nothing where there are no streams."""
+    rows = cases.arrange(results)
+    style = colours.styles(zip(rows["rule"], rows["label"], strict=True))
+    written: list[Path] = []
+    with mpl.rc_context(LOOK):
+        for case, curves in stats.curves(rows, "stream").groupby("case", sort=False):
+            figure = _against(
+                curves, "samples", COSTS["samples"], f"{case}: accuracy of answers before learning", style
+            )
+            written += save(figure, folder, f"{_slug(str(case))}-stream", endings)
+    return written
+
+
 def _against(curves: pd.DataFrame, column: str, words: str, title: str, style: dict[str, Style]) -> Figure:
-    """Mean test accuracy and its interval against a cost. The axis is logarithmic: the untrained point is left out."""
-    title = f"{title}: test accuracy against {words}"
+    """Mean accuracy and its interval against a cost. The axis is logarithmic: the untrained point is left out."""
+    title = f"{title} against {words}"
     curves = curves[(curves["samples"] > 0) & (curves[column] > 0)]
     if curves["label"].nunique() > CROWD:
         return panels.draw(curves, column, words, title, style)
