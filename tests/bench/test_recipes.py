@@ -125,10 +125,22 @@ def test_published_rows_are_the_stored_ones(tmp_path: Path) -> None:
     stored = compare.compare("digits", ["soft-wta", "forward-forward"], seeds=1, epochs=1, width=16, net="conv",
                              store=tmp_path / "s.db")  # fmt: skip
     assert {"unsupported"} < set(stored["status"])
+    stored["source_hash"] = "20373618488e7849"  # no number, though it could be read as one
     write_rows(stored, tmp_path / "out")
     back = read_rows(tmp_path / "out")
     keys = ["rule", "variant", "seed", "samples", "predictor", "split"]
-    columns = [*keys, "value", "status", "reason", "hyperparameters", "batch_size", "train_seconds", "task_note"]
+    columns = [
+        *keys,
+        "value",
+        "status",
+        "reason",
+        "source_hash",
+        "protocol",
+        "hyperparameters",
+        "batch_size",
+        "train_seconds",
+        "task_note",
+    ]
     one, other = (
         worded(frame)[columns].sort_values(keys, key=lambda c: c.astype(str), ignore_index=True)
         for frame in (stored, back)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from altprop.bench.cases import worded
+from altprop.bench.cases import WORDS, worded
 from altprop.bench.store import DETAILS, POINT
 from altprop.report.figures import draw
 from altprop.report.replace import replaced
@@ -32,8 +32,9 @@ def read_rows(folder: Path) -> pd.DataFrame:
     """What `write_rows` wrote, as stored rows; empty if there is nothing."""
     if not (folder / "rows.csv").exists() or not (folder / "runs.csv").exists():
         return pd.DataFrame()
-    points = pd.read_csv(folder / "rows.csv").rename(columns={"status": "silent"})
-    rows = worded(pd.read_csv(folder / "runs.csv").merge(points, on="run", how="left"))
+    words = dict.fromkeys(WORDS, str)  # a hash such as 203e7849 is no number
+    points = pd.read_csv(folder / "rows.csv", dtype=words).rename(columns={"status": "silent"})
+    rows = worded(pd.read_csv(folder / "runs.csv", dtype=words).merge(points, on="run", how="left"))
     silent = rows.pop("silent") == SILENT
     return rows.assign(status=rows["status"].mask(silent, SILENT))
 
