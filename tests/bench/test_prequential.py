@@ -195,6 +195,12 @@ def test_more_than_the_data_once_is_refused(tmp_path: Path, arguments: dict[str,
         once(tmp_path / "s.db", **arguments)
 
 
+def test_a_task_that_ends_in_mid_sample_is_refused(tmp_path: Path) -> None:
+    cut = replace(DIGITS, train=replace(DIGITS.train, x=DIGITS.train.x[:-3]))
+    with pytest.raises(UsageError, match="the stream of digits ends in mid-sample: 1,194 inputs and 1,197 labels"):
+        compare(cut, NAMES, stream=True, store=tmp_path / "s.db")
+
+
 def test_a_stream_that_diverges_says_so(tmp_path: Path) -> None:
     frame = compare(
         "digits", ["backprop"], stream=True, seeds=1, samples=100, width=16, store=tmp_path / "s.db",

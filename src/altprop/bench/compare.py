@@ -151,13 +151,19 @@ def _epochs(task: str, epochs: int | None, samples: int | None, seconds: float |
 
 
 def _once(task: Task, epochs: int | None, samples: int | None, seconds: float | None) -> int | None:
-    """The epochs of a stream: one, or None where samples are given. Raises UsageError for more than the data once."""
+    """The epochs of a stream: one, or None where samples are given. Raises UsageError for more than the data once, and
+    for a task whose last samples are not whole."""
     if seconds is not None or epochs not in (None, 1):
         raise UsageError("--stream sees the data once: leave --epochs and --seconds out; --samples N ends it earlier")
     if samples is not None and samples > len(task.train):
         raise UsageError(
             f"--stream --samples {samples}: {task.name} has {len(task.train):,} training samples, and a stream sees "
             "each of them once; ask for fewer"
+        )
+    if len(task.train.x) != len(task.train.y):
+        raise UsageError(
+            f"the stream of {task.name} ends in mid-sample: {len(task.train.x):,} inputs and {len(task.train.y):,} "
+            "labels; leave out what has no counterpart"
         )
     return 1 if samples is None else epochs
 
