@@ -12,7 +12,7 @@ from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
 from altprop.rules.reference.backprop import Backprop
-from steps import gradients
+from steps import Opaque, gradients
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 
@@ -125,24 +125,9 @@ def test_feedback_is_a_buffer_of_the_documented_size_from_the_generator() -> Non
     assert torch.equal(b, before)
 
 
-class NoDerivative(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.sign()
-
-    @staticmethod
-    def backward(ctx: object, *grads: Tensor) -> Tensor:
-        raise AssertionError("nobody may ask for this derivative")
-
-
-class Sign(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return NoDerivative.apply(x)
-
-
 def test_a_block_without_derivative_does_not_stop_the_blocks_before_it() -> None:
     first, second, output = mlp()
-    net = nn.Sequential(first, Sign(), second, output)
+    net = nn.Sequential(first, Opaque(), second, output)
     rule = DirectFeedbackAlignment(net, optimizer=SGD)
     before = first.affine.weight.detach().clone()
     rule.step(*batch(5, 6))

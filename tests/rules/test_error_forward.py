@@ -14,7 +14,7 @@ from altprop.rule import Problem
 from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
 from altprop.rules.forward_only.error_forward import ErrorForward
 from altprop.rules.reference.backprop import Backprop
-from steps import gradients, peaks
+from steps import Opaque, gradients, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 STILL = partial(torch.optim.SGD, lr=0.0)
@@ -192,25 +192,10 @@ def test_a_block_has_learnt_before_the_next_one_is_entered_again() -> None:
     assert order == ["enter 0", "enter 1", "enter 2", "learn 0", "enter 1", "learn 1", "learn 2"]
 
 
-class NoDerivative(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.tanh()
-
-    @staticmethod
-    def backward(ctx: object, *grads: Tensor) -> Tensor:
-        raise AssertionError("nobody may ask for this derivative")
-
-
-class Tanh(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return NoDerivative.apply(x)
-
-
 def test_activations_and_blocks_without_derivative_are_no_hindrance() -> None:
     first, second, output = nets.mlp([6, 20, 20], classes=4)
-    first.activation = Tanh()
-    rule = rule_on(nn.Sequential(nn.Flatten(), first, Tanh(), second, output), 6)
+    first.activation = Opaque()
+    rule = rule_on(nn.Sequential(nn.Flatten(), first, Opaque(), second, output), 6)
     assert rule.entry == 1
     before = [p.detach().clone() for p in rule.parameters()]
     rule.step(*batch(12, 6))

@@ -12,7 +12,7 @@ from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.forward_only.pepita import PEPITA
-from steps import gradients, peaks
+from steps import Opaque, gradients, peaks
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 BOTH = pytest.mark.parametrize("recompute", [False, True], ids=["pepita", "mempepita"])
@@ -194,26 +194,11 @@ def test_a_block_has_learnt_before_the_next_one_is_entered(recompute: bool) -> N
     assert order == ["enter 0", "enter 1", "enter 2", *second]
 
 
-class NoDerivative(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.sign()
-
-    @staticmethod
-    def backward(ctx: object, *grads: Tensor) -> Tensor:
-        raise AssertionError("nobody may ask for this derivative")
-
-
-class Sign(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return NoDerivative.apply(x)
-
-
 @BOTH
 def test_activations_and_blocks_without_derivative_are_no_hindrance(recompute: bool) -> None:
     first, second, output = nets.mlp([6, 20, 20], classes=4)
-    first.activation = Sign()
-    rule = rule_on(nn.Sequential(nn.Flatten(), first, Sign(), second, output), 6, recompute=recompute)
+    first.activation = Opaque()
+    rule = rule_on(nn.Sequential(nn.Flatten(), first, Opaque(), second, output), 6, recompute=recompute)
     before = [p.detach().clone() for p in rule.parameters()]
     rule.step(*batch(12, 6))
     assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
