@@ -166,7 +166,8 @@ diverged.
 
 def page(study: Study, board: pd.DataFrame, found: Probes, processor: str) -> str:
     data = study.data()
-    head = HEAD.format(command=COMMAND, task=study.task, samples=len(data.train), seeds=study.seeds, width=study.width,
+    some = "" if study.rules == RULES else f" --rules {' '.join(study.rules)}"
+    head = HEAD.format(command=COMMAND + some, task=study.task, samples=len(data.train), seeds=study.seeds, width=study.width,
                        validation=len(data.validation))  # fmt: skip
     parts = [
         head,
