@@ -166,8 +166,8 @@ diverged.
 
 def page(study: Study, board: pd.DataFrame, found: Probes, processor: str) -> str:
     data = study.data()
-    some = "" if study.rules == RULES else f" --rules {' '.join(study.rules)}"
-    head = HEAD.format(command=COMMAND + some, task=study.task, samples=len(data.train), seeds=study.seeds, width=study.width,
+    command = COMMAND if study.rules == RULES else f"{COMMAND} --rules {' '.join(study.rules)}"
+    head = HEAD.format(command=command, task=study.task, samples=len(data.train), seeds=study.seeds, width=study.width,
                        validation=len(data.validation))  # fmt: skip
     parts = [
         head,
