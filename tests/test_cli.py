@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -126,8 +127,9 @@ def test_unknown_flag_is_exit_code_2(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = ["compare", "--rules", "backprop", "--seeds", "1", "--epochs", "100000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "altprop.cli", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-m", "altprop.cli", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs inherit that it is ignored
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("altprop.db.checkpoints/*-2394.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.02)

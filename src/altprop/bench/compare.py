@@ -189,7 +189,11 @@ def parameters(setting: Setting) -> int:
 
 
 def _contenders(
-    names: Sequence[str] | None, setting: Setting, settings: Sequence[str], task: Task, streamed_by: int | None
+    names: Sequence[str] | None,
+    setting: Setting,
+    settings: Sequence[str],
+    task: Task,
+    streamed_by: int | None = None,
 ) -> list[Contender]:
     """The named rules' contenders, then the controls, both with the settings that override theirs.
 
