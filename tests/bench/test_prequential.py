@@ -223,3 +223,4 @@ def test_rates_come_down_with_the_batch() -> None:
     assert tripled.optimizer["body"].arguments["lr"] == pytest.approx(0.8 * 3 / 4)
     assert tripled.optimizer["head"].arguments["lr"] == pytest.approx(1e-3 * 3 / 2)
     assert "times 3" in tripled.card.tuning
+    assert "times 1:" in streamed(base, "mnist", usual=64).card.tuning
