@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from altprop.tasks.catalogue import names, suggestion
+from altprop.tasks.catalogue import names, parts_of, suggestion
 
 
 def test_names_come_without_anything_heavy() -> None:
@@ -10,7 +10,8 @@ def test_names_come_without_anything_heavy() -> None:
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'datasets', 'sklearn')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, ["digits", "mnist", "fashion-mnist", "cifar10"])
+    expected = ["digits", "mnist", "fashion-mnist", "cifar10", "mnist-pairs", "mnist-triples"]
+    assert (done.returncode, done.stdout.split()) == (0, expected)
 
 
 def test_suggests_the_near_name_only() -> None:
@@ -18,3 +19,8 @@ def test_suggests_the_near_name_only() -> None:
     assert suggestion("Fashion_MNIST") == " (did you mean 'fashion-mnist'?)"
     assert suggestion("weather") == ""
     assert set(names()) >= {"digits", "mnist"}
+
+
+def test_tuples_of_known_names_only() -> None:
+    assert parts_of("fashion-mnist-triples") == ("fashion-mnist", 3) and parts_of("digits-pairs") == ("digits", 2)
+    assert parts_of("pairs") is parts_of("weather-pairs") is parts_of("fashion-mnist") is None

@@ -1,4 +1,4 @@
-"""Data: the built-in digits, any image data set of the Hugging Face kind, and windows of a text.
+"""Data: the built-in digits, any image data set of the Hugging Face kind, tuples of images, and windows of a text.
 
 Loaded at first use, so that `names()` answers without waiting for torch.
 """
@@ -11,12 +11,20 @@ from altprop.tasks.catalogue import names
 if TYPE_CHECKING:
     from altprop.tasks.loading import load
     from altprop.tasks.permutation import order
+    from altprop.tasks.side_by_side import tuples
     from altprop.tasks.symbols import text
     from altprop.tasks.task import Split, Task
 
-__all__ = ["Split", "Task", "load", "names", "order", "text"]
+__all__ = ["Split", "Task", "load", "names", "order", "text", "tuples"]
 
-_PLACES = {"Split": "task", "Task": "task", "load": "loading", "order": "permutation", "text": "symbols"}
+_PLACES = {
+    "Split": "task",
+    "Task": "task",
+    "load": "loading",
+    "order": "permutation",
+    "text": "symbols",
+    "tuples": "side_by_side",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,24 @@ HUB = {
     "cifar10": "uoft-cs/cifar10",
 }
 
+# Ending of a short name -> how many of its images are side by side.
+TUPLES = {"pairs": 2, "triples": 3}
+
 
 def names() -> dict[str, str]:
     """Every short name with one line about it; imports nothing heavy."""
-    return {BUILT_IN: "8x8 digits of scikit-learn, built in"} | {
-        short: f"image data set {hub} of the Hugging Face hub" for short, hub in HUB.items()
+    found = {BUILT_IN: "8x8 digits of scikit-learn, built in"}
+    found |= {short: f"image data set {hub} of the Hugging Face hub" for short, hub in HUB.items()}
+    return found | {
+        f"mnist-{ending}": f"{count} images of mnist side by side, {10**count:,} classes; so with any name above"
+        for ending, count in TUPLES.items()
     }
+
+
+def parts_of(name: str) -> tuple[str, int] | None:
+    """The short name and the number of its images in a tuple, "mnist" and 2 for "mnist-pairs"; None for other names."""
+    base, _, ending = name.rpartition("-")
+    return (base, TUPLES[ending]) if ending in TUPLES and base in (BUILT_IN, *HUB) else None
 
 
 def suggestion(name: str) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 
 from altprop.errors import UsageError
 from altprop.tasks import cache, columns, folder, hub, images
-from altprop.tasks.catalogue import BUILT_IN, HUB, names, suggestion
+from altprop.tasks.catalogue import BUILT_IN, HUB, names, parts_of, suggestion
 from altprop.tasks.digits import digits
+from altprop.tasks.side_by_side import tuples
 from altprop.tasks.task import SPLITS, Split, Task, divided
 
 LOSSY_NOTE = (
@@ -22,7 +23,8 @@ VALIDATION_SHARE = 6  # where a data set has no validation part, the last sixth 
 def load(name: str, *, path: str | Path | None = None, image: str | None = None, label: str | None = None) -> Task:
     """The task with this name, decoded into the cache the first time and memory-mapped afterwards.
 
-    name: "digits" (built in), a short name (see `names()`), a folder, or a data set's hub id, "owner/name".
+    name: "digits" (built in), a short name (see `names()`), one of these with "-pairs" or "-triples" at its end
+        (`tuples`), a folder, or a data set's hub id, "owner/name".
     path: the data set's folder; it wins over everything else. Without it: the folder `name` in the one that
     ALTPROP_DATA names, then `name` itself as a folder (short names apart), then the hub.
     image, label: the columns' names, needed unless there is exactly one Image and one ClassLabel column.
@@ -33,6 +35,9 @@ def load(name: str, *, path: str | Path | None = None, image: str | None = None,
         if (path, image, label) != (None, None, None):
             raise UsageError(f"{name!r} is built in and takes no path, image or label: choose another name")
         return digits()
+    if path is None and (tuple_of := parts_of(name)) is not None:
+        base, count = tuple_of
+        return tuples(load(base, image=image, label=label), count)
     source = _find(name, path)
     key = cache.key_of_folder(source, image, label)
     stored = cache.read(key)
