@@ -442,10 +442,9 @@ def test_an_output_layer_of_targets_answers_as_the_nearest_target_does() -> None
         assert torch.equal(rule(x).argmax(1), rule.nearest(x).argmax(1))
 
 
-def test_the_tree_that_keeps_all_answers_as_the_nearest_target_does() -> None:
-    rule, x, _ = trained()
+def test_the_tree_that_prunes_nothing_answers_as_the_nearest_target_does() -> None:
+    rule, x, _ = trained(margin=2.0)
     groups = len(rule._tree()[0].centres)
-    rule.keep, rule.margin = groups, 10.0
     with torch.no_grad():
         scores, count = rule.adaptive(x)
         torch.testing.assert_close(scores, rule.nearest(x))
@@ -453,7 +452,7 @@ def test_the_tree_that_keeps_all_answers_as_the_nearest_target_does() -> None:
 
 
 def test_the_tree_compares_few_and_says_how_many() -> None:
-    rule, x, _ = trained(keep=1)
+    rule, x, _ = trained(margin=0.0)
     with torch.no_grad():
         scores, count = rule.adaptive(x)
         nearest = rule.nearest(x)

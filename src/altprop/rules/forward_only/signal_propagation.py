@@ -29,7 +29,6 @@ Departures from the paper:
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import log10
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ class SignalPropagation(Rule):
         learned: whether the signals learn, or stay as they were drawn.
         targets: "classes" (one row a class) or "samples" (one a sample of the batch); regression has "samples".
         alternate: the streams take turns: in one step the inputs' side learns, in the next the targets'.
-        keep, margin: of the tree of option 2: nodes kept at a level, and how far (in cosine) behind the best one.
+        margin: of the tree of option 2: branches are followed that are at most so far (in cosine) behind the nearest.
         The others are those of `Rule`; the parts are "blocks.0", "blocks.1", ... and "target" (the signals).
     """
 
@@ -92,13 +91,12 @@ class SignalPropagation(Rule):
         learned: bool = True,
         targets: str = "classes",
         alternate: bool = False,
-        keep: int = 3,
-        margin: float = 0.2,
+        margin: float = 0.05,
         **options: Any,
     ) -> None:
         super().__init__(net, problem, **options)
         self._check(loss=loss, context=context, targets=targets)
-        self.sharpness, self.loss, self.top, self.keep, self.margin = sharpness, loss, top, keep, margin
+        self.sharpness, self.loss, self.top, self.margin = sharpness, loss, top, margin
         self.each_sample = targets == "samples" or self.problem.kind == "regression"
         self.learners = [i for i in range(len(net) - 1) if f"blocks.{i}" in self.optimizers]
         self.entry = self.learners[0] if context == "hidden" else -1
@@ -304,16 +302,14 @@ class SignalPropagation(Rule):
     def adaptive(self, x: Float[Tensor, "batch ..."]) -> tuple[Float[Tensor, "batch classes"], Int[Tensor, " batch"]]:
         """Option 2: the same for the classes that the tree leads to, -1 for the others; and how many comparisons each
         input took (option 1 takes one a class)."""
-        tree = self._tree()
-        return descend(tree, self.activities(x)[-len(tree) :], self.keep, self.margin)
+        return descend(self._tree(), self.activities(x), self.margin)
 
     def _tree(self) -> list[Level]:
         """The tree over the targets of the net as it is now; kept until a parameter changes."""
         version = [(p._version, p.device, p.dtype) for p in (*self.parameters(), *self.buffers())]
         if self._grown is None or self._grown[0] != version:
-            levels = min(len(self.learners), max(2, round(log10(self.problem.outputs))))
             with torch.no_grad():
-                self._grown = version, grow(self.targets()[-levels:], self.keep)
+                self._grown = version, grow(self.targets())
         return self._grown[1]
 
     def finish(self) -> None:
