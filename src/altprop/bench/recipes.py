@@ -66,6 +66,7 @@ PAGES = {
     "forward_forward_generation": "digits that a forward-forward net draws, and what they are worth",
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
+    "target_trees": "how few comparisons find the nearest of many class targets",
     "dead_neurons": "how many spiking units never fire, by what they learn from",
     "streaming": "the data once, one sample at a time, each answered before it is learned from",
     "speed": "what a step costs, in time, operations and bytes",

@@ -91,7 +91,7 @@ class SignalPropagation(Rule):
         learned: bool = True,
         targets: str = "classes",
         alternate: bool = False,
-        margin: float = 0.05,
+        margin: float = 0.1,
         **options: Any,
     ) -> None:
         super().__init__(net, problem, **options)
