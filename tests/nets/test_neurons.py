@@ -1,13 +1,11 @@
-"""Neurons in time, steps and black boxes: against loops written out by hand, and what they refuse."""
+"""Neurons in time, and steps: against loops written out by hand, and what they refuse."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import altprop
 from altprop import nets
 from altprop.errors import UsageError
-from altprop.nets.black_box import distorted, noisy, quantised
 from altprop.rule import Problem
 from altprop.rules.forward_only.signal_propagation import SignalPropagation
 
@@ -139,49 +137,3 @@ def test_bad_neurons_are_refused() -> None:
         nets.LeakyRate(nn.ReLU(), rate=0.0)
     with pytest.raises(UsageError, match="at least one hidden width"):
         nets.spiking([6])
-
-
-# Black boxes.
-
-
-def test_a_black_box_refuses_its_derivative_and_lets_others_pass() -> None:
-    x = torch.linspace(-1, 5, 13).requires_grad_()
-    out = nets.black_box(quantised(5))(x)
-    assert set(out.tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0}
-    with pytest.raises(UsageError, match="through a black box"):
-        out.sum().backward()
-    straight = nets.black_box(quantised(5), straight_through=True)(x)
-    torch.testing.assert_close(straight, out)
-    assert torch.autograd.grad(straight.sum(), x)[0].eq(1).all()
-
-
-def test_a_black_box_that_changes_the_shape_is_refused() -> None:
-    with pytest.raises(UsageError, match="must keep the shape"):
-        nets.black_box(lambda x: x[:, :2])(torch.rand(3, 4))
-
-
-def test_noise_is_new_and_distortion_is_not() -> None:
-    x = sums(2000, 4)
-    noise = nets.black_box(noisy(0.5, torch.Generator().manual_seed(0)))
-    one, other = noise(x) - x, noise(x) - x
-    assert not torch.equal(one, other)
-    assert float(one.std()) == pytest.approx(0.5 * float(x.square().mean().sqrt()), rel=0.05)
-    box = nets.black_box(distorted(0.3, 4, torch.Generator().manual_seed(0)))
-    assert torch.equal(box(x), box(x))
-    gains = (box(x + 1) - box(x))[0]
-    torch.testing.assert_close(box(x), x * gains + box(torch.zeros_like(x)))
-    assert float(gains.log().abs().max()) > 0.05
-
-
-def test_rules_that_need_every_derivative_refuse_black_boxes_in_words() -> None:
-    first, output = nets.mlp([6, 8], classes=3)
-    closed = nn.Sequential(first, nets.black_box(quantised(4)), output)
-    with pytest.raises(UsageError, match="a black box in it has no derivative"):
-        altprop.Backprop(closed)
-    x, y = torch.rand(12, 6), torch.arange(12) % 3
-    rule = altprop.SignalPropagation(closed)
-    before = [p.detach().clone() for p in rule.parameters()]
-    rule.step(x, y)
-    assert all(not torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
-    opened = nn.Sequential(first, nets.black_box(quantised(4), straight_through=True), output)
-    altprop.Backprop(opened).step(x, y)

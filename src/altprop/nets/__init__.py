@@ -1,8 +1,11 @@
 """Networks as rows of blocks."""
 
+from altprop.nets.analogue import NoisyLinear
 from altprop.nets.black_box import BlackBox, black_box
 from altprop.nets.block import Block, affine, input_shape, output_layer, shapes
+from altprop.nets.boxed import boxed
 from altprop.nets.conv import conv, vgg8b
+from altprop.nets.curves import Curves
 from altprop.nets.cut import blocks
 from altprop.nets.fields import Local
 from altprop.nets.initialise import initialise
@@ -17,15 +20,18 @@ __all__ = [
     "BlackBox",
     "Block",
     "Cell",
+    "Curves",
     "LeakyIntegrateAndFire",
     "LeakyRate",
     "Local",
     "MeanOverTime",
+    "NoisyLinear",
     "Observed",
     "Sign",
     "affine",
     "black_box",
     "blocks",
+    "boxed",
     "conv",
     "initialise",
     "input_shape",

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from altprop.errors import UsageError
 
+Model = Callable[[Tensor, Tensor], Tensor]
+"""From what went into a box and what came out to a guess at the latter, whose derivative stands for the box's."""
+
 
 class BlackBox(nn.Module):
     """`fn(x)` without a derivative: asking for one raises.
@@ -19,13 +22,21 @@ class BlackBox(nn.Module):
     Arguments:
         fn: from a tensor to one of the same shape: quantised, noisy, looked up in a table.
         straight_through: whether backprop may take the box for the identity (Bengio et al. 2013, arXiv 1308.3432).
+        model: a guess at the box whose derivative backprop may take instead, such as `nets.Curves`.
 
     Raises UsageError if fn changes the shape.
     """
 
-    def __init__(self, fn: Callable[[Tensor], Tensor], *, straight_through: bool = False) -> None:
+    def __init__(
+        self, fn: Callable[[Tensor], Tensor], *, straight_through: bool = False, model: Model | None = None
+    ) -> None:
         super().__init__()
-        self.fn, self.closed = fn, not straight_through
+        self.fn, self.model = fn, as_if_absent if straight_through else model
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing stands for its derivative."""
+        return self.model is None
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -34,8 +45,9 @@ class BlackBox(nn.Module):
             raise UsageError(
                 f"a black box got {tuple(x.shape)} and made {tuple(out.shape)} of it; its function must keep the shape"
             )
-        if not self.closed:
-            return x + (out - x).detach()
+        if self.model is not None:
+            guess = self.model(x, out)
+            return guess + (out - guess).detach()
         opened: Tensor = _Closed.apply(x, out)  # type: ignore[no-untyped-call]
         return opened
 
@@ -55,34 +67,13 @@ class _Closed(torch.autograd.Function):
         )
 
 
-def black_box(fn: Callable[[Tensor], Tensor], *, straight_through: bool = False) -> nn.Module:
+def as_if_absent(x: Tensor, out: Tensor) -> Tensor:
+    """The straight-through estimate: the box is taken for the identity."""
+    return x
+
+
+def black_box(
+    fn: Callable[[Tensor], Tensor], *, straight_through: bool = False, model: Model | None = None
+) -> nn.Module:
     """A block (or a block's activation) that is a black box; see `BlackBox`."""
-    return BlackBox(fn, straight_through=straight_through)
-
-
-def quantised(levels: int, low: float = 0.0, high: float = 4.0) -> Callable[[Tensor], Tensor]:
-    """Rounds to one of so many values between low and high."""
-    if levels < 2 or not low < high:
-        raise UsageError(f"quantised({levels}, {low}, {high}): give at least two levels, and low below high")
-    step = (high - low) / (levels - 1)
-    return lambda x: ((x - low) / step).round().clamp(0, levels - 1) * step + low
-
-
-def noisy(strength: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Adds normal noise, `strength` times the root mean square of all values, anew in every call."""
-
-    def fn(x: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
-        return x + strength * x.square().mean().sqrt() * noise
-
-    return fn
-
-
-def distorted(strength: float, units: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Another gain and offset for each unit, drawn once, as no two copies of analogue hardware are alike.
-
-    Gains are log-normal, exp(strength N(0, 1)); offsets are strength N(0, 1).
-    """
-    gain = torch.randn(units, generator=generator).mul(strength).exp()
-    offset = strength * torch.randn(units, generator=generator)
-    return lambda x: x * gain.to(x) + offset.to(x)
+    return BlackBox(fn, straight_through=straight_through, model=model)

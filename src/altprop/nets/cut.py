@@ -3,6 +3,7 @@
 from torch import nn
 
 from altprop.errors import UsageError
+from altprop.nets.black_box import BlackBox
 from altprop.nets.block import Block
 from altprop.nets.fields import Local
 
@@ -20,7 +21,7 @@ def blocks(model: nn.Module) -> nn.Sequential:
 
     Every linear, convolutional or locally connected layer opens a block and takes the norm, activation and pooling
     that follow it. What stands before the first such layer, and a part that has children and is not `nn.Sequential`
-    (a residual block, say), is a block of its own.
+    (a residual block, say), is a block of its own; so is a black box.
 
     Raises UsageError where the order of the parts is not known (the model is no `nn.Sequential`, so its `forward`
     may branch), where a part is used twice, or where two parts share a parameter.
@@ -38,12 +39,19 @@ def blocks(model: nn.Module) -> nn.Sequential:
         if isinstance(leaf, AFFINE):
             groups.append([leaf])
             open_block = True
-        elif open_block and not list(leaf.children()) and (not list(leaf.parameters()) or isinstance(leaf, NORM)):
+        elif open_block and _joins(leaf):
             groups[-1].append(leaf)
         else:
             groups.append([leaf])
             open_block = False
     return nn.Sequential(*(_block(group) for group in groups))
+
+
+def _joins(leaf: nn.Module) -> bool:
+    """Whether a part may stand behind an affine layer in its block: it has a derivative, and learns nothing."""
+    if isinstance(leaf, BlackBox) or list(leaf.children()):
+        return False
+    return not list(leaf.parameters()) or isinstance(leaf, NORM)
 
 
 def _leaves(model: nn.Sequential, prefix: str = "") -> list[tuple[str, nn.Module]]:
