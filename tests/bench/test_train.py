@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from altprop.bench import compare as comparing
+from altprop.bench import protocol
 from altprop.bench.compare import compare
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import contender
@@ -73,7 +74,7 @@ def test_a_run_without_a_curve_ends_as_the_one_with_it(tmp_path: Path) -> None:
     ends = [
         f[f["samples"] == f["samples"].max()].set_index(["predictor", "split"])["value"] for f in (with_it, without)
     ]
-    assert ends[0].equals(ends[1]) and len(ends[0]) == 6
+    assert ends[0].equals(ends[1]) and len(ends[0]) == 7  # accuracies of two predictors, and the loss
 
 
 def test_unsupported_is_stored_with_its_reason(tmp_path: object) -> None:
@@ -111,3 +112,26 @@ def test_operations_add_up(tmp_path: object) -> None:
     frame = compare("digits", ["backprop"], seeds=1, epochs=1, store=f"{tmp_path}/s.db")
     last = frame[frame["variant"] == ""].iloc[-1]
     assert last["operations"] == pytest.approx(last["operations_per_sample"] * 1197, rel=1e-3)
+
+
+def test_the_training_loss_of_the_epoch_so_far_is_stored(tmp_path: Path) -> None:
+    task = load("digits").flat()
+    setting = Setting("digits", task.problem, "mlp", 16, 2)
+    made = comparing.plan(contender("backprop", setting), setting, task, 0, Budget(epochs=2), Process())
+    frame = comparing.carry_out([made], tmp_path / "s.db")
+    stored = frame[frame["metric"] == "loss"].set_index("samples")["value"]
+    assert list(stored.index) == [
+        512,
+        1_024,
+        1_197,
+        2_394,
+    ]  # none before the first step
+    rule, means, seed = made.contender.build(setting, 0), {}, protocol.seed_of("data", 0)
+    for epoch in range(2):
+        total = seen = 0.0
+        for x, y in task.loader("train", 32, seed=seed, epoch=epoch):
+            rule.progress = (epoch * len(task.train) + seen) / (2 * len(task.train))
+            total += float(rule.step(x, y)["loss"]) * len(y)
+            seen += len(y)
+            means[epoch * len(task.train) + int(seen)] = total / seen
+    assert stored.to_dict() == pytest.approx({samples: means[samples] for samples in stored.index})

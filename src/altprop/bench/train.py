@@ -116,6 +116,17 @@ class Diverged(Exception):
     """The loss or the scores are not finite any more."""
 
 
+@dataclass
+class Mean:
+    """A weighted mean of what was added."""
+
+    total: float = 0.0
+    weight: int = 0
+
+    def add(self, value: float, weight: int) -> None:
+        self.total, self.weight = self.total + value * weight, self.weight + weight
+
+
 class Run:
     """A plan being carried out: the rule, and where it stands. `advance` is called with the run's progress."""
 
@@ -128,6 +139,7 @@ class Run:
         self.epoch = -1
         self.samples, self.operations, self.peak = 0, 0, 0
         self.per_sample, self.forward = 0.0, 0.0
+        self.losses = Mean()
         self.saved = saved
         if saved is not None and (self.folder / saved).exists():
             self._restore(*checkpoint.read(self.folder / saved))
@@ -141,10 +153,13 @@ class Run:
             self.rule.progress = progress
             if self.samples % len(self.plan.task.train) == 0:
                 self._count(x, y)
+                self.losses = Mean()
             with self.clock.running(self.device):
                 metrics = self._step(x, y)
-            if not bool(torch.isfinite(metrics["loss"])):
-                raise Diverged(f"the loss was {float(metrics['loss'])} after {self.samples + len(y):,} samples")
+            loss = float(metrics["loss"])
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss was {loss} after {self.samples + len(y):,} samples")
+            self.losses.add(loss, len(y))
             before, self.samples = self.samples, self.samples + len(y)
             self.operations += round(self.per_sample * len(y))
             if self._due(before):
@@ -221,7 +236,12 @@ class Run:
             raise Diverged(f"the scores were not finite after {self.samples:,} samples")
 
     def _points(self) -> list[dict[str, Any]]:
-        return evaluate(self.rule, self.plan.task, self.device)
+        """Accuracies as they are now, and the mean training loss of the epoch so far."""
+        points = evaluate(self.rule, self.plan.task, self.device)
+        if self.losses.weight:
+            loss = self.losses.total / self.losses.weight
+            points.append({**points[0], "split": "train", "metric": "loss", "value": loss, "status": ""})
+        return points
 
     def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         state = self.rule.training_state()
@@ -232,6 +252,7 @@ class Run:
             "operations": self.operations,
             "per_sample": self.per_sample,
             "peak": self.peak,
+            "losses": vars(self.losses),
             "clock": vars(self.clock),
             "finishing": vars(self.finishing),
         }
@@ -248,6 +269,7 @@ class Run:
         position = state["position"]
         self.samples, self.operations = position["samples"], position["operations"]
         self.per_sample, self.peak = position["per_sample"], position["peak"]
+        self.losses = Mean(**position["losses"])
         self.clock, self.finishing = meter.Clock(**position["clock"]), meter.Clock(**position["finishing"])
 
     def stop(self, status: str, reason: str = "") -> None:
