@@ -69,8 +69,17 @@ def test_report_again_and_the_store_by_name(compared: Path, tmp_path: Path) -> N
 
 def test_list(tmp_path: Path) -> None:
     done = altprop("list", cwd=tmp_path)
-    for word in ("backprop", "forward-forward", "later blocks: none", "digits", "mnist", "conv"):
+    for word in ("backprop", "forward-forward", "later blocks: none", "digits", "mnist", "conv", "black-box"):
         assert word in done.stdout.decode()
+
+
+def test_black_boxes_say_who_trains(tmp_path: Path) -> None:
+    short = ["--samples", "500", "--seeds", "1", "--width", "16"]
+    done = altprop("compare", "--net", "black-box", "--rules", "backprop,spela", *short, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    shown = done.stdout.decode()
+    assert "unsupported: a black box in it" in " ".join(shown.split())
+    assert "backprop · straight through" in shown and "spela (sum)" in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]])
@@ -89,6 +98,7 @@ def test_help_and_list_do_not_wait_for_torch(tmp_path: Path, arguments: list[str
         (["compare", "--net", "covn", *QUICK], "did you mean 'conv'"),
         (["compare", "--net", "vgg8b", "--depth", "3", *QUICK], "leave --depth out"),
         (["compare", "--set", "backprop.lrr=1", *QUICK], "did you mean 'lr'"),
+        (["compare", "--net", "black-box", "--set", "net.box=nosy", *QUICK], "box='nosy' is not known"),
         (["compare", "--depth", "2,x", *QUICK], "whole numbers"),
         (["compare", "--depth", "0", *QUICK], "positive whole number"),
         (["compare", "--batch-size", "0", *QUICK], "positive whole number"),

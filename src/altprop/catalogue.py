@@ -16,6 +16,7 @@ NETS = {
     "local": "local receptive fields without weight sharing",
     "spiking": "leaky integrate-and-fire neurons over time, flat input",
     "rates": "leaky rate neurons in continuous time, flat input",
+    "black-box": "linear blocks on hardware without a derivative (distorted, quantised, noisy, ...), flat input",
 }
 
 

@@ -49,12 +49,12 @@ def compare(
         epochs: training budget in passes over the training set (digits 30, others 10).
         samples: training budget in samples instead.
         seconds: training budget in seconds of training instead (not repeatable to the bit).
-        net: mlp, conv, vgg8b, local, spiking or rates.
+        net: mlp, conv, vgg8b, local, spiking, rates or black-box.
         width: hidden units (or channels) a block.
         depth: hidden blocks; several, e.g. 2,4,8, are compared at near-equal parameters.
         batch_size: the same for all, instead of each contender's own (with --stream 1).
         stream: the data once, one sample at a time, each answered before it is learned from.
-        set: a hyperparameter of one rule, e.g. backprop.lr=3e-4; repeat it for more.
+        set: a hyperparameter of a rule, e.g. backprop.lr=3e-4, or an option of the net, e.g. net.box=noisy; repeat it.
         precision: of float32 matrix products.
         device: cpu, cuda or mps.
         threads: CPU threads; one gives comparable times.

@@ -16,6 +16,8 @@ from altprop.errors import UsageError
 
 CONTENDER = ["task", "rule", "variant", "predictor"]
 SHAPE = ["net", "depth"]
+#: Backprop's variant on black boxes, which stands in for it as the yardstick where it cannot train the net.
+STRAIGHT_THROUGH = "straight through"
 BUDGET = ["mode", "epochs", "samples_planned", "seconds_planned"]
 SETTING = ["width", *BUDGET, "batch_size", "precision", "device", "threads"]
 #: A run's state is the first of these that any of its rows carries.

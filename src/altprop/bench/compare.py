@@ -203,7 +203,7 @@ def _contenders(
     every = controlled(chosen, setting, task)
     if streamed_by is not None:
         every = [streamed(c, task.name, default_batch_size(task), streamed_by) for c in every]
-    return override(every, list(settings))
+    return override(every, list(settings), setting.net)
 
 
 def controlled(chosen: Sequence[Contender], setting: Setting, task: Task, *, same_net: bool = False) -> list[Contender]:

@@ -12,6 +12,15 @@ from altprop import nets, rules, schedules
 from altprop.bench import cases, protocol
 from altprop.rule import Problem, Rule
 
+BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
+    "mlp": nets.mlp,
+    "conv": nets.conv,
+    "vgg8b": nets.vgg8b,
+    "local": nets.local,
+    "spiking": nets.spiking,
+    "rates": nets.rates,
+    "black-box": nets.boxed,
+}
 IMAGES = ("conv", "vgg8b", "local")
 """The kinds of net that take images; the others take vectors."""
 
@@ -131,11 +140,9 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.vgg8b(shape, widths[0], **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
-    flat = [math.prod(shape), *widths]
     if kind == "spiking":
         options.pop("act", None)  # the neurons are the activation
-        return nets.spiking(flat, **options)
-    return nets.rates(flat, **options) if kind == "rates" else nets.mlp(flat, **options)
+    return BUILDERS[kind]([math.prod(shape), *widths], **options)
 
 
 def fields(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, int, int]]:

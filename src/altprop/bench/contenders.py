@@ -10,6 +10,7 @@ from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
+from altprop.bench.cases import STRAIGHT_THROUGH
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
 
 
@@ -93,7 +94,7 @@ def contender(name: str, setting: Setting) -> Contender:
 def controls(contenders: list[Contender], setting: Setting) -> list[Contender]:
     """What every comparison holds besides its rules: backprop, a linear classifier, and a readout on random blocks;
     and, for each net (or jitter) that is not the common one, backprop and the frozen readout on that very net."""
-    common = backprop(setting)
+    common = reference(setting)
     found = [common, linear(common, setting), frozen(common, "")]
     known = {net_of(common, setting)}
     for other in contenders:
@@ -102,23 +103,36 @@ def controls(contenders: list[Contender], setting: Setting) -> list[Contender]:
         known.add(net_of(other, setting))
         whose = other.rule + (f", {other.variant}" if other.variant else "")
         where = f"on the net of {whose}"
-        card = replace(common.card, activation=other.act, note=f"the hidden blocks of {whose}, and an output block")
-        same = replace(common, widths=other.widths, act=other.act, init=other.init, net=other.net, jitter=other.jitter)
-        found.append(replace(same, variant=where, net_options=other.net_options, card=card))
+        there = reference(replace(setting, net=other.net or setting.net))
+        card = replace(there.card, activation=other.act, note=f"the hidden blocks of {whose}, and an output block")
+        same = replace(there, widths=other.widths, act=other.act, init=other.init, net=other.net, jitter=other.jitter)
+        options = {**other.net_options, **there.net_options}
+        found.append(replace(same, variant=f"{there.variant} {where}".strip(), net_options=options, card=card))
         found.append(frozen(other if other.rule == "soft-wta" else found[-1], f" {where}"))
     return found
 
 
+def reference(setting: Setting) -> Contender:
+    """Backprop on the common net; on a black box, which has no derivative, with the identity's instead."""
+    plain = backprop(setting)
+    if setting.net != "black-box":
+        return plain
+    note = "the derivative of the identity stands for that of a box (straight-through estimate)"
+    card = replace(plain.card, note=note)
+    return replace(plain, variant=STRAIGHT_THROUGH, net_options={"derivative": "straight-through"}, card=card)
+
+
 def net_of(c: Contender, setting: Setting) -> tuple[object, ...]:
     """What makes two contenders' controls the same."""
-    return c.net or setting.net, c.widths, c.act, c.jitter, tuple(sorted(c.net_options.items()))
+    options = {name: value for name, value in c.net_options.items() if name != "derivative"}
+    return c.net or setting.net, c.widths, c.act, c.jitter, tuple(sorted(options.items()))
 
 
 def linear(common: Contender, setting: Setting) -> Contender:
     """A linear classifier on the raw input."""
     rate = {"digits": 1e-1}.get(setting.task, 1e-2)
     card = Card("none", tuning=TUNED, note="a linear classifier on the raw input")
-    return replace(common, variant="linear", widths=(), optimizer={"all": adam(rate)}, card=card)
+    return replace(common, variant="linear", widths=(), optimizer={"all": adam(rate)}, net_options={}, card=card)
 
 
 def frozen(of: Contender, where: str) -> Contender:

@@ -1,20 +1,26 @@
-"""`--set rule.name=value`: one hyperparameter of one contender, checked against the rule's signature."""
+"""`--set rule.name=value`: one hyperparameter of one contender, checked against the rule's signature; and
+`--set net.name=value`: one option of the common net, checked against its builder's.
+"""
 
 import ast
 import difflib
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from altprop import rules, schedules
-from altprop.bench.contender import Contender, Optimizer
+from altprop.bench.contender import BUILDERS, Contender, Optimizer
 from altprop.errors import UsageError
 
 OWNED = {"self", "net", "problem", "optimizer", "schedule", "generator"}
+OWNED_OF_NETS = {"widths", "width", "shape", "channels", "fields", "classes", "act", "init", "generator"}
+"""Arguments of rules and of nets' builders that a contender gives."""
 
 
-def override(contenders: list[Contender], settings: list[str]) -> list[Contender]:
-    """Apply each setting to the plain contender of its rule (controls keep their own tuning).
+def override(contenders: list[Contender], settings: list[str], kind: str = "mlp") -> list[Contender]:
+    """Apply each setting to the plain contender of its rule (controls keep their own tuning), and what is set of the
+    net, which is of this kind, to all that are on it (a control keeps its own derivative).
 
     A name is a hyperparameter of the rule, or `batch_size`, `schedule`, `lr`, or `part.lr` for one part's rate.
     Raises UsageError for an unknown rule or name (with the nearest one) and for a value of another kind.
@@ -25,6 +31,9 @@ def override(contenders: list[Contender], settings: list[str]) -> list[Contender
         rule, dot, key = name.strip().partition(".")
         if not (equals and dot and key):
             raise UsageError(f"--set {setting}: write it as rule.name=value, e.g. --set backprop.lr=3e-4")
+        if rule == "net":
+            found = _set_net(found, kind, key, _value(text.strip()), setting)
+            continue
         present = sorted({c.rule for c in found})
         if rule not in present:
             near = difflib.get_close_matches(rule, present, 1)
@@ -47,21 +56,42 @@ def _set(contender: Contender, key: str, value: Any, setting: str) -> Contender:
         known = [name for name, f in vars(schedules).items() if inspect.isfunction(f)]
         _check(value in known, setting, f"the schedules are {', '.join(known)}")
         return replace(contender, schedule=value)
-    signature = inspect.signature(rules.find(contender.rule)).parameters
-    options = {name: p for name, p in signature.items() if name not in OWNED}
+    options = _options(rules.find(contender.rule), OWNED)
+    rates = ["lr", *(f"{part}.lr" for part in contender.optimizer if part != "all")]
+    value = _fitting(options, key, value, setting, contender.rule, [*rates, "batch_size", "schedule"])
+    return replace(contender, options={**contender.options, key: value})
+
+
+def _set_net(contenders: list[Contender], kind: str, key: str, value: Any, setting: str) -> list[Contender]:
+    """The option for every contender on the common net."""
+    value = _fitting(_options(BUILDERS[kind], OWNED_OF_NETS), key, value, setting, f"the {kind} net", [])
+    found = []
+    for c in contenders:
+        own = c.net or not c.widths or (c.variant and key in c.net_options)
+        found.append(c if own else replace(c, net_options={**c.net_options, key: value}))
+    return found
+
+
+def _options(called: Callable[..., Any], owned: set[str]) -> dict[str, Any]:
+    """The defaults of what may be set, by name."""
+    named = {n: p for n, p in inspect.signature(called).parameters.items() if p.kind != p.VAR_KEYWORD}
+    return {name: p.default for name, p in named.items() if name not in owned}
+
+
+def _fitting(options: dict[str, Any], key: str, value: Any, setting: str, whose: str, others: list[str]) -> Any:
+    """The value, if there is such an option and it is of its kind."""
     if key not in options:
-        rates = ["lr", *(f"{part}.lr" for part in contender.optimizer if part != "all")]
-        known = [*options, *rates, "batch_size", "schedule"]
+        known = [*options, *others]
         near = difflib.get_close_matches(key, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise UsageError(f"--set {setting}: {contender.rule} has no hyperparameter {key!r}; {hint}")
-    default = options[key].default
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
+        raise UsageError(f"--set {setting}: {whose} has no hyperparameter {key!r}; {hint}")
+    default = options[key]
     kind = type(default)
     if kind is float and type(value) is int:
         value = float(value)
     fits = default is None or default is inspect.Parameter.empty or value is None or type(value) is kind
     _check(fits, setting, f"{key} is of kind {kind.__name__} (now {default!r})")
-    return replace(contender, options={**contender.options, key: value})
+    return value
 
 
 def _rate(optimizer: Optimizer, value: float) -> Optimizer:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from altprop.bench.cases import arrange
+from altprop.bench.cases import STRAIGHT_THROUGH, arrange
 
 CONFIDENCE = 0.95
 INTERVAL_METHOD = "mean and Student t 95 % confidence interval over seeds"
@@ -98,13 +98,19 @@ def targets(results: pd.DataFrame) -> pd.DataFrame:
     rows = accuracies(results, "validation")
     found = []
     for case, group in rows.groupby("case", sort=False):
-        plain = group[(group["rule"] == "backprop") & (group["variant"] == "")]
-        goal = float(final(plain, "validation")["value"].median())
+        goal = float(final(yardstick(group), "validation")["value"].median())
         known = group["chance"].median() if "chance" in group else math.nan
         chance = float(known if not math.isnan(known) else group.loc[group["samples"] == 0, "value"].median())
         if not math.isnan(goal - chance):
             found += [(case, share, chance + share * (goal - chance), chance, goal) for share in SHARES]
     return pd.DataFrame(found, columns=["case", "share", "accuracy", "chance", "backprop"])
+
+
+def yardstick(rows: pd.DataFrame) -> pd.DataFrame:
+    """Backprop's rows; where there are none, those of backprop with a straight-through estimate."""
+    backprop = rows[rows["rule"] == "backprop"]
+    plain = backprop[backprop["variant"] == ""]
+    return plain if len(plain) else backprop[backprop["variant"] == STRAIGHT_THROUGH]
 
 
 def time_to_target(results: pd.DataFrame) -> pd.DataFrame:
