@@ -9,7 +9,15 @@ from altprop.bench.ablation import BASE, Study
 from altprop.bench.rates import best_multiples
 
 STUDY = Study("digits", width=16)
-COMMON = {"case": "c", "rule": "r", "state": "ok", "status": "ok", "metric": "accuracy", "samples": 10, "seed": 0}
+COMMON = {
+    "case": "c",
+    "rule": "forward-forward",
+    "state": "ok",
+    "status": "ok",
+    "metric": "accuracy",
+    "samples": 10,
+    "seed": 0,
+}
 COMMON |= {"task": "digits", "net": "mlp", "depth": 2, "width": 16, "hyperparameters": "{}", "epochs": 1}
 
 

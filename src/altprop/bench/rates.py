@@ -11,6 +11,7 @@ from altprop.bench.stats import final
 from altprop.bench.train import Plan
 
 Row = TypeVar("Row")
+Multiple = TypeVar("Multiple", int, float)
 
 
 def scaled(optimizer: Optimizer, factor: float) -> Optimizer:
@@ -20,14 +21,15 @@ def scaled(optimizer: Optimizer, factor: float) -> Optimizer:
     return replace(optimizer, arguments={**arguments, **changed})
 
 
-def best_multiples(probes: Mapping[tuple[Row, float], Plan], frame: pd.DataFrame) -> dict[Row, float]:
+def best_multiples(probes: Mapping[tuple[Row, Multiple], Plan], frame: pd.DataFrame) -> dict[Row, Multiple]:
     """For each row the multiple with the best validation accuracy, mean of the predictors; diverged ones lose.
 
-    probes: by row and multiple of the rate, each with a variant of its own; frame: what was measured of them.
+    probes: by row and multiple of the rate, each with a rule and variant of its own; frame: what was measured of them.
     """
     last = final(frame, "validation")
-    scores = last.assign(value=last["value"].fillna(0.0)).groupby("variant")["value"].mean()
-    best: dict[Row, tuple[float, float]] = {}
+    scores = last.assign(value=last["value"].fillna(0.0)).groupby(["rule", "variant"])["value"].mean()
+    best: dict[Row, tuple[float, Multiple]] = {}
     for (row, multiple), plan in probes.items():
-        best[row] = max(best.get(row, (-1.0, 1.0)), (float(scores[plan.contender.variant]), multiple))
+        score = float(scores[plan.contender.rule, plan.contender.variant])
+        best[row] = max(best.get(row, (-1.0, multiple)), (score, multiple))
     return {row: multiple for row, (_, multiple) in best.items()}
