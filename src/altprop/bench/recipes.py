@@ -69,6 +69,7 @@ PAGES = {
     "target_trees": "how few comparisons find the nearest of many class targets",
     "dead_neurons": "how many spiking units never fire, by what they learn from",
     "streaming": "the data once, one sample at a time, each answered before it is learned from",
+    "black_boxes": "rules on hardware that has no derivative, against noise, rounding and distortion",
     "speed": "what a step costs, in time, operations and bytes",
 }
 
