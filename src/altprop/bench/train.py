@@ -269,7 +269,7 @@ class Run:
         position = state["position"]
         self.samples, self.operations = position["samples"], position["operations"]
         self.per_sample, self.peak = position["per_sample"], position["peak"]
-        self.losses = Mean(**position["losses"])
+        self.losses = Mean(**position.get("losses", {}))  # runs saved by older versions have none
         self.clock, self.finishing = meter.Clock(**position["clock"]), meter.Clock(**position["finishing"])
 
     def stop(self, status: str, reason: str = "") -> None:
