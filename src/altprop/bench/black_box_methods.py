@@ -50,6 +50,7 @@ class Method:
 
 STRAIGHT = Method("backprop", STRAIGHT_THROUGH, "straight-through")
 FITTED = Method("backprop", "through a fitted model", "fitted")
+FORWARD = Method("forward-forward", predictor="head")
 SIGNAL = Method("signal-propagation", predictor="output")
 NODES, WEIGHTS = Method("node-perturbation"), Method("weight-perturbation")
 METHODS = (
@@ -57,6 +58,7 @@ METHODS = (
     FITTED,
     Method("mono-forward", predictor="last"),
     SIGNAL,
+    FORWARD,
     Method("direct-feedback-alignment"),
     Method("pepita"),
     NODES,

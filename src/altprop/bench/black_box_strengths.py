@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from altprop import tasks
-from altprop.bench.black_box_methods import FITTED, METHODS, STRAIGHT, Method
+from altprop.bench.black_box_methods import FITTED, FORWARD, METHODS, STRAIGHT, Method
 from altprop.bench.compare import Observer, carry_out, measured, plan
 from altprop.bench.contender import Setting
 from altprop.bench.protocol import TRAIN_EVALUATED, Budget
@@ -87,8 +87,9 @@ def where(place: Place, multiple: float) -> str:
 
 
 def tried(method: Method, place: Place) -> bool:
-    """Noise has no mean: a model that is fitted to a noisy layer is the layer itself, as it is straight through."""
-    return not (method == FITTED and place.box == "noisy")
+    """Noise has no mean: a model that is fitted to a noisy layer is the layer itself, as it is straight through. And
+    forward-forward takes a sample's product with the first layer once for all labels."""
+    return not (method in (FITTED, FORWARD) and place.box == "noisy")
 
 
 @torch.no_grad()

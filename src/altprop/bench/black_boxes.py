@@ -42,7 +42,7 @@ seeds, each with a net and a copy of the hardware of its own.
 
 ## Strength
 
-{study.task}, {study.depth} hidden blocks of {study.width} ReLUs (mono-forward has one more, and no output block),
+{study.task}, {study.depth} hidden blocks of {study.width} ReLUs (rules without an output block have one more),
 {study.epochs} epochs. Rules are as they are tuned for the plain net, their rates times the one of {multiples} that is
 best on validation with the first seed at strength 0 ({best}); nothing is tuned for a box.
 
@@ -52,9 +52,10 @@ best on validation with the first seed at strength 0 ({best}); nothing is tuned 
 - Distortion: behind each hidden block, for each unit another gain, offset and wave, all of the strength's size, drawn
   once for each copy of the hardware. Moved: the same weights predict on another copy than the one they learned on.
 
-Mono-forward's classifiers stand outside of the box, so that noise does not reach the one that is read. A model that is
-fitted to noise without a mean is the layer itself: that would be the straight-through estimate again. In per cent, with
-half the width of the Student t 95 % interval:
+Mono-forward's classifiers and forward-forward's readout stand outside of the box, so that noise does not reach what is
+read. A model that is fitted to noise without a mean is the layer itself: that would be the straight-through estimate
+again. Forward-forward multiplies a sample once for all its labels, and does not take a layer whose products are noisy.
+In per cent, with half the width of the Student t 95 % interval:
 """
 SIZES = """## Number of weights
 
