@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from altprop import tasks
-from altprop.bench.black_box_methods import NODES, SIGNAL, STRAIGHT, WEIGHTS, Method
+from altprop.bench.black_box_methods import FITTED, NODES, SIGNAL, STRAIGHT, WEIGHTS, Method
 from altprop.bench.black_box_strengths import COMMAND
 from altprop.bench.compare import Observer, carry_out, measured, plan
 from altprop.bench.contender import Setting, sgd
@@ -45,7 +45,7 @@ class Sizes:
     strength: float = 0.5
     first: int = -1
     below: int = 1
-    methods: tuple[Method, ...] = (STRAIGHT, SIGNAL, NODES, WEIGHTS)
+    methods: tuple[Method, ...] = (STRAIGHT, FITTED, SIGNAL, NODES, WEIGHTS)
 
     def data(self) -> Task:
         return tasks.load(self.task).flat()
