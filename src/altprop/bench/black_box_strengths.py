@@ -56,7 +56,7 @@ class Strengths:
     depth: int = 2
     epochs: int = 10
     seeds: int = 3
-    multiples: tuple[float, ...] = (0.3, 1.0, 3.0)
+    multiples: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)
     methods: tuple[Method, ...] = METHODS
     strengths: Mapping[str, tuple[float, ...]] = field(
         default_factory=lambda: {
