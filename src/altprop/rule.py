@@ -23,6 +23,11 @@ OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OptimizerSpec = OptimizerFactory | Mapping[str, OptimizerFactory]
 Schedule = Callable[[float], float]
 
+NO_DERIVATIVE = (
+    "this rule learns through the derivative of what a block gives, and an activation on the way has none; give it one "
+    "(derivative=True of spiking neurons, straight_through=True of steps), or take a rule that needs none, "
+    "SignalPropagation for one"
+)
 ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3, fused=True)
 
 
@@ -164,26 +169,37 @@ class Rule(nn.Module):
     @final
     @classmethod
     def refuses(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        """`supports`, and black boxes where the rule takes a derivative through every block."""
+        """`supports`; black boxes where the rule takes a derivative through every block; and a net whose blocks do not
+        fit together, or give something else than the problem's outputs."""
         if any(isinstance(m, nets.BlackBox) and m.closed for m in net.modules()) and cls.claims.differentiable:
             return (
                 "a black box in it has no derivative, and this rule takes one through every block; choose a rule that "
                 "does not (`altprop list` says which), or give the box straight_through=True"
             )
-        return cls.supports(net, problem)
+        return cls.supports(net, problem) or misfit(net, problem)
 
     @final
     def step(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "labels ..."] | None = None) -> Metrics:
         """Learn from one batch: x (batch, *input_shape) and labels y (batch,), int64."""
         check_batch(self, x, y)
         self.train()
-        return self.learn(x, y)
+        try:
+            return self.learn(x, y)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise UsageError(f"{type(self).__name__}: {NO_DERIVATIVE}") from error
 
     # The only two writers of parameters.
 
     def update(self, part: str) -> None:
-        """Step the part's own optimizer on the gradients that lie in `.grad`, then free them."""
+        """Step the part's own optimizer on the gradients that lie in `.grad`, then free them.
+
+        Raises UsageError if there are none: the part would stand still, and nobody be told.
+        """
         optimizer = self.optimizers[part]
+        if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
+            raise UsageError(f"{type(self).__name__}: nothing reaches the part {part!r}; {NO_DERIVATIVE}")
         if self.schedule is not None:
             factor = self.schedule(self.progress_of(part))
             for group, rate in zip(optimizer.param_groups, self._rates[part], strict=True):
@@ -246,6 +262,20 @@ class Rule(nn.Module):
         for optimizer in self.__dict__.get("optimizers", {}).values():
             optimizer.load_state_dict(optimizer.state_dict())  # casts its state to the parameters' place
         return self
+
+
+def misfit(net: nn.Sequential, problem: Problem) -> str | None:
+    """Why the blocks do not fit together, or an output block does not give the problem's outputs, in words."""
+    if None in problem.input_shape:
+        return None
+    try:
+        shapes = nets.shapes(net, problem.input_shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        return f"a sample of shape {problem.input_shape} does not go through its blocks ({str(error).splitlines()[0]})"
+    if nets.output_layer(net) is None or shapes[-1] == (problem.outputs,):
+        return None
+    hint = "; put nets.MeanOverTime() before the output block" if len(shapes[-1]) == 2 else ""
+    return f"its output block gives {shapes[-1]} for a sample, and the problem has {problem.outputs} outputs{hint}"
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,7 +222,7 @@ def test_a_black_box_that_changes_the_shape_is_refused() -> None:
         ({"box": "table", "strength": -1.0}, "a black box of strength -1"),
         ({"box": "stochastic", "strength": float("nan")}, "a black box of strength nan"),
         ({"box": "quantised", "copies": (0, 1)}, "of which no two copies are alike"),
-        ({"copies": (0,)}, "give two numbers"),
+        ({"copies": (0,)}, "give two whole numbers"),
     ],
 )
 def test_bad_hardware_is_refused(options: dict[str, object], words: str) -> None:

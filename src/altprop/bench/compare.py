@@ -202,7 +202,7 @@ def _contenders(
     chosen = [contender(name, setting) for name in dict.fromkeys(names or rules.places())]
     every = controlled(chosen, setting, task)
     if streamed_by is not None:
-        every = [streamed(c, task.name, default_batch_size(task), streamed_by) for c in every]
+        every = [streamed(c, (task.name, setting.net), default_batch_size(task), streamed_by) for c in every]
     return override(every, list(settings), setting.net)
 
 
@@ -263,6 +263,9 @@ def _one(plan: Plan, store: Store, observer: Observer) -> None:
         except Diverged as end:
             running.stop("diverged", str(end))
             observer.end(label, plan.seed, "diverged", str(end))
+        except UsageError as refusal:  # which a rule could not know before its first step
+            running.stop("unsupported", str(refusal))
+            observer.end(label, plan.seed, "unsupported", str(refusal))
         except KeyboardInterrupt:
             running.stop("interrupted", "Ctrl-C")
             raise

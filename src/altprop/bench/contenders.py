@@ -113,8 +113,12 @@ def controls(contenders: list[Contender], setting: Setting) -> list[Contender]:
 
 
 def reference(setting: Setting) -> Contender:
-    """Backprop on the common net; on a black box, which has no derivative, with the identity's instead."""
+    """Backprop on the common net; through a surrogate of the spikes' derivative, and on a black box, which has none,
+    with the identity's instead."""
     plain = backprop(setting)
+    if setting.net == "spiking":
+        card = replace(plain.card, note="spikes have the derivative of a surrogate")
+        return replace(plain, net_options={"derivative": True}, card=card)
     if setting.net != "black-box":
         return plain
     note = "the derivative of the identity stands for that of a box (straight-through estimate)"

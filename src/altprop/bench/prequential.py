@@ -59,7 +59,7 @@ class StreamRun(Run):
         self.right: list[bool] = []
         self.delays: dict[str, list[float]] = {}
         self.costs: dict[str, float] = {}
-        self.overheard = 0
+        self.overheard, self.gap = 0, 0.0
         super().__init__(plan, store, run, saved)
         self.answering = Answering(self.rule)
 
@@ -68,6 +68,7 @@ class StreamRun(Run):
         if not bool(torch.isfinite(answer.scores).all()):
             raise Diverged(f"the scores were not finite after {self.samples:,} samples")
         self.right += answer.right.tolist()
+        self.gap = max(self.gap, self.answering.gap)
         if answer.one_pass:
             self.overheard += len(y)
         else:
@@ -98,7 +99,7 @@ class StreamRun(Run):
         heard = {"accuracy": share(self.right[-WINDOW:])} if self.samples else {}
         if over:
             heard |= {OF_LAST: share(self.right[-LAST:]), OF_ALL: share(self.right)}
-            heard |= {ONE_PASS: self.overheard / self.samples, GAP: self.answering.gap} | self._delays()
+            heard |= {ONE_PASS: self.overheard / self.samples, GAP: self.gap} | self._delays()
         same = {"predictor": answering_by(self.rule), "split": SPLIT}
         return evaluated + [{**same, "metric": metric, "value": value} for metric, value in heard.items()]
 
@@ -112,7 +113,7 @@ class StreamRun(Run):
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, state = super()._state()
         delays = {f"stream.delays.{event}": torch.tensor(found) for event, found in self.delays.items()}
-        so_far = {"costs": self.costs, "overheard": self.overheard, "forward": self.forward}
+        so_far = {"costs": self.costs, "overheard": self.overheard, "gap": self.gap, "forward": self.forward}
         return {**tensors, **delays, "stream.right": torch.tensor(self.right)}, {**state, "stream": so_far}
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -122,6 +123,7 @@ class StreamRun(Run):
         self.delays = {name.removeprefix("stream.delays."): found for name, found in own.items()}
         so_far = state["stream"]
         self.costs, self.overheard, self.forward = so_far["costs"], so_far["overheard"], so_far["forward"]
+        self.gap = so_far.get("gap", 0.0)  # streams saved by older versions have none
 
 
 def share(right: list[bool]) -> float:

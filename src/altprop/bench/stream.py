@@ -1,6 +1,7 @@
 """A stream of one's own: samples that come one by one, or in small batches, answered and learned from as they come."""
 
 import math
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,11 +28,12 @@ def stream(rule: Rule, source: Iterable[Any], *, overhear: bool = True) -> Itera
     Raises UsageError for a stream that is empty, breaks off or ends in mid-sample, and for samples that the rule cannot
     take. What came before is learned.
     """
-    answering, number = Answering(rule, overhear=overhear), 0
+    answering, number, sizes = Answering(rule, overhear=overhear), 0, set[int]()
     for item in _items(source):
         x, y = _batch(rule, item, number)
-        if number == 0 and (reason := unfit(rule, len(x))) is not None:
-            raise UsageError(f"{type(rule).__name__} cannot learn from this stream: {reason}")
+        if len(x) not in sizes and (reason := unfit(rule, len(x))) is not None:
+            raise UsageError(f"{type(rule).__name__} cannot learn from sample {number + 1:,} of the stream: {reason}")
+        sizes.add(len(x))
         yield answering.step(x, y)
         number += len(x)
     if number == 0:
@@ -40,12 +42,14 @@ def stream(rule: Rule, source: Iterable[Any], *, overhear: bool = True) -> Itera
 
 def _items(source: Iterable[Any]) -> Iterator[Any]:
     """What the source gives, until it ends or (a file, a socket) breaks off."""
+    if not isinstance(source, Iterable):
+        raise UsageError(f"the stream is a {type(source).__name__}; give an iterable of pairs (x, y)")
     number = 0
     try:
         for item in source:
             yield item
             number += 1
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, struct.error) as error:
         raise UsageError(
             f"the stream breaks off in mid-sample, after {number:,} whole items ({error or type(error).__name__}); "
             "they are learned, mend the source and go on from there"

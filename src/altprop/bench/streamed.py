@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from altprop.bench.contender import Contender, Optimizer
 
-MULTIPLES: Mapping[str, Mapping[str, float]] = {
-    "mnist": {
+MULTIPLES: Mapping[tuple[str, str], Mapping[str, float]] = {
+    ("mnist", "mlp"): {
         "backprop": 1.0,
         "backprop · linear": 1.0,
         "backprop · frozen": 1.0,
@@ -21,15 +21,18 @@ MULTIPLES: Mapping[str, Mapping[str, float]] = {
         "direct-feedback-alignment": 1.0,
     }
 }
-"""By task and contender: the best of 1/3, 1 and 3."""
+"""By task and net, and by contender: the best of 1/3, 1 and 3."""
 CHOSEN = "rate of its batch contender, scaled to a batch of one, times {:g}: chosen on validation as a stream, one seed"
 UNTUNED = "untuned: rate of its batch contender, scaled to the stream's batch"
 
 
-def streamed(c: Contender, task: str, usual: int, size: int = 1, multiple: float | None = None) -> Contender:
-    """The contender for a stream of batches of `size`; usual: the batch size where it has none of its own."""
+def streamed(
+    c: Contender, where: tuple[str, str], usual: int, size: int = 1, multiple: float | None = None
+) -> Contender:
+    """The contender for a stream of batches of `size`; where: the task and the net; usual: the batch size where it has
+    none of its own."""
     share = size / (c.batch_size or usual)
-    chosen = MULTIPLES.get(task, {}).get(c.label) if multiple is None and size == 1 else multiple
+    chosen = MULTIPLES.get(where, {}).get(c.label) if multiple is None and size == 1 else multiple
     factor = 1.0 if chosen is None else chosen
     tuning = UNTUNED if chosen is None else CHOSEN.format(chosen)
     return replace(

@@ -76,7 +76,7 @@ class Study:
         return Setting(self.task, self.data().problem, "mlp", self.width, 2)
 
     def plan(self, c: Contender, multiple: float, seed: int, data: Task) -> Plan:
-        made = streamed(c, self.task, default_batch_size(data), multiple=multiple)
+        made = streamed(c, (self.task, "mlp"), default_batch_size(data), multiple=multiple)
         return plan(made, self.setting(), data, seed, Budget(1), Process(), COMMAND, kind=StreamPlan)
 
 

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 
 from altprop.errors import UsageError
 
+REFUSED = (
+    "a derivative was asked for through a black box, which has none; train this net with a rule that takes no "
+    "derivative through a block, or give the box straight_through=True"
+)
 Model = Callable[[Tensor, Tensor], Tensor]
 """From what went into a box and what came out to a guess at the latter, whose derivative stands for the box's."""
 
@@ -40,7 +44,12 @@ class BlackBox(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            out = self.fn(x.detach())
+            out = self.fn(x.detach().clone())  # the function may work in place
+        if not isinstance(out, Tensor):
+            raise UsageError(
+                f"a black box made a {type(out).__name__} of a tensor; its function must give a tensor back"
+            )
+        out = out.to(x)
         if out.shape != x.shape:
             raise UsageError(
                 f"a black box got {tuple(x.shape)} and made {tuple(out.shape)} of it; its function must keep the shape"
@@ -61,10 +70,11 @@ class _Closed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        raise UsageError(
-            "a derivative was asked for through a black box, which has none; train this net with a rule that takes no "
-            "derivative through a block, or give the box straight_through=True"
-        )
+        raise UsageError(REFUSED)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise UsageError(REFUSED)
 
 
 def as_if_absent(x: Tensor, out: Tensor) -> Tensor:

@@ -89,8 +89,9 @@ def _check(box: str, derivative: str, copies: Sequence[int]) -> None:
             "box='noisy' with derivative='fitted': the noise has no mean, and a fitted model would be the layer "
             "itself; take derivative='straight-through'"
         )
-    if len(copies) != 2 or (copies[0] != copies[1] and box not in ("distorted", "table")):
+    allowed = len(set(copies)) == 1 or box in ("distorted", "table")
+    if len(copies) != 2 or not all(isinstance(copy, int) for copy in copies) or not allowed:
         raise UsageError(
-            f"copies={tuple(copies)} with box={box!r}: give two numbers, and two that differ only for 'distorted' and "
-            "'table', of which no two copies are alike"
+            f"copies={tuple(copies)} with box={box!r}: give two whole numbers, and two that differ only for "
+            "'distorted' and 'table', of which no two copies are alike"
         )

@@ -6,14 +6,14 @@ from altprop.errors import UsageError
 from altprop.nets.black_box import BlackBox
 from altprop.nets.block import Block
 from altprop.nets.fields import Local
+from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
+from altprop.nets.step import Sign
 
 AFFINE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Local)
 NORM = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 POOL = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Unflatten)
-ACTIVATION = tuple(
-    getattr(nn, name)
-    for name in ("ReLU", "Tanh", "GELU", "LeakyReLU", "Sigmoid", "SiLU", "ELU", "Softplus", "Hardtanh", "ReLU6")
-)
+STATIC = ("ReLU", "Tanh", "GELU", "LeakyReLU", "Sigmoid", "SiLU", "ELU", "Softplus", "Hardtanh", "ReLU6")
+ACTIVATION = (*(getattr(nn, name) for name in STATIC), Sign, LeakyIntegrateAndFire, LeakyRate, Cell)
 
 
 def blocks(model: nn.Module) -> nn.Sequential:
@@ -21,7 +21,7 @@ def blocks(model: nn.Module) -> nn.Sequential:
 
     Every linear, convolutional or locally connected layer opens a block and takes the norm, activation and pooling
     that follow it. What stands before the first such layer, and a part that has children and is not `nn.Sequential`
-    (a residual block, say), is a block of its own; so is a black box.
+    (a residual block, say), is a block of its own; so are a black box and a mean over time.
 
     Raises UsageError where the order of the parts is not known (the model is no `nn.Sequential`, so its `forward`
     may branch), where a part is used twice, or where two parts share a parameter.
@@ -49,7 +49,7 @@ def blocks(model: nn.Module) -> nn.Sequential:
 
 def _joins(leaf: nn.Module) -> bool:
     """Whether a part may stand behind an affine layer in its block: it has a derivative, and learns nothing."""
-    if isinstance(leaf, BlackBox) or list(leaf.children()):
+    if isinstance(leaf, BlackBox | MeanOverTime) or (list(leaf.children()) and not isinstance(leaf, ACTIVATION)):
         return False
     return not list(leaf.parameters()) or isinstance(leaf, NORM)
 

@@ -20,6 +20,8 @@ SHOWS = ("voltage", "surrogate")
 def over_time(z: Tensor, steps: int | None) -> Float[Tensor, "batch time ..."]:
     """The sums with a time axis: batch, features and channels with their sides are odd in number only with one."""
     if z.dim() % 2:
+        if z.shape[1] == 0:
+            raise UsageError(f"a neuron that lives in time got sums of shape {tuple(z.shape)}, of no time step at all")
         return z
     if steps is None:
         raise UsageError(
@@ -27,6 +29,11 @@ def over_time(z: Tensor, steps: int | None) -> Float[Tensor, "batch time ..."]:
             "...), or hold a static input for some steps: steps=8"
         )
     return z.unsqueeze(1).expand(-1, steps, *z.shape[1:])
+
+
+def whole(steps: int | None) -> bool:
+    """Whether static sums can be held for so many steps; None: they are not held."""
+    return steps is None or (isinstance(steps, int) and steps >= 1)
 
 
 class LeakyIntegrateAndFire(Observed):
@@ -54,16 +61,10 @@ class LeakyIntegrateAndFire(Observed):
         slope: float = 4.0,
     ) -> None:
         super().__init__()
-        if (
-            shows not in SHOWS
-            or not 0 <= decay <= 1
-            or threshold <= 0
-            or slope <= 0
-            or (steps is not None and steps < 1)
-        ):
+        if shows not in SHOWS or not 0 <= decay <= 1 or threshold <= 0 or slope <= 0 or not whole(steps):
             raise UsageError(
                 f"LeakyIntegrateAndFire: shows={shows!r} must be one of {', '.join(SHOWS)}, decay={decay} in [0, 1], "
-                f"and threshold={threshold}, slope={slope} and steps={steps} positive"
+                f"threshold={threshold} and slope={slope} positive, and steps={steps} a positive whole number"
             )
         self.steps, self.decay, self.threshold = steps, decay, threshold
         self.shows, self.derivative, self.slope = shows, derivative, slope
@@ -106,8 +107,10 @@ class LeakyRate(nn.Module):
 
     def __init__(self, f: nn.Module, steps: int | None = None, *, rate: float = 0.3) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise UsageError(f"LeakyRate: rate={rate} must be above 0 and at most 1")
+        if not 0 < rate <= 1 or not whole(steps):
+            raise UsageError(
+                f"LeakyRate: rate={rate} must be above 0 and at most 1, and steps={steps} a positive whole number"
+            )
         self.f, self.steps, self.rate = f, steps, rate
 
     def forward(self, z: Tensor) -> Float[Tensor, "batch time ..."]:
@@ -135,6 +138,8 @@ class Cell(Observed):
 
     def __init__(self, cell: Any, steps: int | None = None) -> None:
         super().__init__()
+        if not whole(steps):
+            raise UsageError(f"Cell: steps={steps} must be a positive whole number")
         self.cell, self.steps = cell, steps
 
     def respond(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +147,17 @@ class Cell(Observed):
         v = torch.zeros_like(z[:, 0])
         spikes, voltages = [], []
         for z_t in z.unbind(1):
-            spike, v = self.cell(z_t, v)
+            spike, v = self._stepped(z_t, v)
             spikes.append(spike)
             voltages.append(v)
         return torch.stack(spikes, 1), torch.stack(voltages, 1)
+
+    def _stepped(self, z: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            spike, v = self.cell(z, v)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"Cell: {type(self.cell).__name__} is not called as cell(sums, voltage), to give spikes and the new "
+                f"voltage ({error}); take one that has one state and does not keep it, such as snntorch.Leaky(beta=0.9)"
+            ) from error
+        return spike, v

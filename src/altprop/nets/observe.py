@@ -26,8 +26,8 @@ class Observed(nn.Module):
 
 
 def observe(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A block's output, and what a loss on that block looks at: what its last observed activation shows, if it has one,
-    and otherwise the output itself."""
+    """A block's output, and what a loss on that block looks at: what its last observed activation shows, if it has one
+    (pooled as its output is), and otherwise the output itself."""
     shown = [module for module in block.modules() if isinstance(module, Observed)]
     if not shown:
         out: Tensor = block(x)
@@ -37,4 +37,5 @@ def observe(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         out = block(x)
     finally:
         shown[-1]._watched = None
-    return out, watched[-1]
+    pool = getattr(block, "pool", None)
+    return out, watched[-1] if pool is None else pool(watched[-1])

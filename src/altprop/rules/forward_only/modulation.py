@@ -44,6 +44,11 @@ def refusal(net: nn.Sequential, problem: Problem) -> str | None:
         return reason
     if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules()):
         return "batch statistics would mix its two passes; use layer normalisation (norm=True)"
+    if any(isinstance(m, nets.LeakyIntegrateAndFire | nets.LeakyRate | nets.Cell) for m in net.modules()):
+        return (
+            "it compares one activity for each sum of a layer, and neurons that live in time have one at every time "
+            "step; choose another rule, SignalPropagation for one"
+        )
     for i, block in enumerate(net):
         layer = nets.affine(block)
         taught = set() if layer is None else set(layer.parameters())

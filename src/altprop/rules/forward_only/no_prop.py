@@ -32,6 +32,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from altprop import nets
+from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.forward_only.denoising import cosine_signal, denoising_steps
 
@@ -73,6 +74,8 @@ class NoProp(Rule):
         **options: Any,
     ) -> None:
         super().__init__(net, problem, **options)
+        if not eta >= 0 or (embedding is not None and embedding < 1):
+            raise UsageError(f"NoProp: eta={eta} must not be below 0, and embedding={embedding} be 1 or more, or None")
         self.eta = eta
         self.starts = [i for i, block in enumerate(net) if any(True for _ in block.parameters())]
         self.signal = cosine_signal(len(self.starts))

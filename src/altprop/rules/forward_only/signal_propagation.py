@@ -44,7 +44,7 @@ from altprop.rules.forward_only.contexts import Context
 from altprop.rules.forward_only.likeness import MATCHES, cosine
 from altprop.rules.forward_only.streams import Seen, before_activation, both, target_pass
 from altprop.rules.forward_only.target_tree import Level, descend, grow
-from altprop.rules.losses import output_missing
+from altprop.rules.losses import losses, output_missing
 
 CHOICES = {"loss": (*MATCHES, "hebbian"), "context": ("hidden", "input"), "targets": ("classes", "samples")}
 
@@ -96,13 +96,16 @@ class SignalPropagation(Rule):
     ) -> None:
         super().__init__(net, problem, **options)
         self._check(loss=loss, context=context, targets=targets)
+        self._check_numbers(sharpness, top, margin)
         self.sharpness, self.loss, self.top, self.margin = sharpness, loss, top, margin
         self.each_sample = targets == "samples" or self.problem.kind == "regression"
         self.learners = [i for i in range(len(net) - 1) if f"blocks.{i}" in self.optimizers]
         self.entry = self.learners[0] if context == "hidden" else -1
         self.look = before_activation if loss == "hebbian" else nets.observe
         self._check_loss(context, learned)
-        self.claims = replace(self.claims, batch_of_one=not self.each_sample, same_net=learned, training_only=alternate)
+        self._check_context(context, learned)
+        unread = alternate or self.problem.kind == "regression"  # whose prediction asks for no signal
+        self.claims = replace(self.claims, batch_of_one=not self.each_sample, same_net=learned, training_only=unread)
         self.target = self._context(signals, learned)
         self.add_part("target", self.target)
         self.alternate = alternate
@@ -112,14 +115,23 @@ class SignalPropagation(Rule):
 
     def _context(self, own: nn.Module | None, learned: bool) -> nn.Module:
         """The context generator, in the shape of what its signals enter."""
-        shape = tuple(int(n or 0) for n in self.problem.input_shape)
-        if self.entry >= 0:
-            shape = nets.shapes(self.net, self.problem.input_shape)[self.entry]
-        n, units = self.problem.outputs, self._units()
+        every = [tuple(int(n or 0) for n in self.problem.input_shape), *nets.shapes(self.net, self.problem.input_shape)]
+        shape, n, units = every[self.entry + 1], self.problem.outputs, self._units()
         if own is None:
             return Context(n, shape, learned=learned, origin=self.each_sample, generator=self.generator).to(units)
-        with torch.no_grad():
-            made = tuple(own.to(units)(units).shape)
+        if not isinstance(own, nn.Module):
+            raise UsageError(
+                f"SignalPropagation: signals is a {type(own).__name__}; give a torch.nn.Module, from codes (one-hot "
+                "for classes) to signals"
+            )
+        try:
+            with torch.no_grad():
+                made = tuple(own.to(units)(units).shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"SignalPropagation: signals does not take the codes of the {n} classes, {(n, n)} with one row a class "
+                f"({error}); build it for {n} inputs"
+            ) from error
         if made != (n, *shape):
             raise UsageError(
                 f"SignalPropagation: signals makes {made} of the {n} classes' codes, and what they enter takes "
@@ -132,6 +144,21 @@ class SignalPropagation(Rule):
             if value not in CHOICES[name]:
                 known = " or ".join(repr(choice) for choice in CHOICES[name])
                 raise UsageError(f"SignalPropagation: {name}={value!r} is not known; choose {known}")
+
+    @staticmethod
+    def _check_numbers(sharpness: float, top: int, margin: float) -> None:
+        if not sharpness >= 0 or top < 1 or not margin >= 0:
+            raise UsageError(
+                f"SignalPropagation: top={top} must be 1 or more, sharpness={sharpness} and margin={margin} not below 0"
+            )
+
+    def _check_context(self, context: str, learned: bool) -> None:
+        before = [module for block in list(self.net)[: self.learners[0] + 1] for module in block.modules()]
+        if context == "input" and learned and any(isinstance(m, nets.BlackBox) and m.closed for m in before):
+            raise UsageError(
+                "SignalPropagation: signals that enter as inputs learn by a derivative through what comes before the "
+                "first block's output, and a black box there has none; take learned=False, or context='hidden'"
+            )
 
     def _check_loss(self, context: str, learned: bool) -> None:
         if self.loss == "top" and not self.each_sample:
@@ -236,9 +263,10 @@ class SignalPropagation(Rule):
             loss = pull = cross_entropy(self.sharpness * cosine(u, v), match)
         if pull.requires_grad:
             pull.backward()
-            self.update(f"blocks.{i}")
-            if i == self.learners[0] and "target" in self.optimizers:
-                self.update("target")
+            parts = {f"blocks.{i}": self.net[i]} | ({"target": self.target} if i == self.learners[0] else {})
+            for part, module in parts.items():  # in a turn of one stream nothing may reach a part
+                if part in self.optimizers and any(p.grad is not None for p in module.parameters()):
+                    self.update(part)
         return loss.detach()
 
     def _hebbian(self, h: Tensor, t: Tensor, u: Tensor, v: Tensor, match: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,11 +283,7 @@ class SignalPropagation(Rule):
     def _read_out(self, h: Tensor, y: Tensor) -> Tensor:
         """The output block learns from what the last block before it says."""
         last = len(self.net) - 1
-        scores: Tensor = self.net[last](h)
-        if self.problem.kind == "regression":
-            loss = 0.5 * (scores - y).square().sum(1).mean()
-        else:
-            loss = cross_entropy(scores, y)
+        loss = losses(self.net[last](h), y, self.problem.kind).mean()
         if loss.requires_grad:
             loss.backward()
             self.update(f"blocks.{last}")
@@ -305,16 +329,22 @@ class SignalPropagation(Rule):
         return descend(self._tree(), self.activities(x), self.margin)
 
     def _tree(self) -> list[Level]:
-        """The tree over the targets of the net as it is now; kept until a parameter changes."""
-        version = [(p._version, p.device, p.dtype) for p in (*self.parameters(), *self.buffers())]
+        """The tree over the targets of the net as it is now; kept until a parameter changes (not through `.data`, which
+        leaves no trace) or the mode does."""
+        tensors = (*self.parameters(), *self.buffers())
+        version = [self.training, *((p._version, p.device, p.dtype) for p in tensors)]
         if self._grown is None or self._grown[0] != version:
             with torch.no_grad():
                 self._grown = version, grow(self.targets())
         return self._grown[1]
 
     def finish(self) -> None:
+        """Grow the tree in the mode in which it will be asked, where no random number is used up."""
         if self.problem.kind == "classification":
+            training = self.training
+            self.eval()
             self._tree()
+            self.train(training)
 
     def predictors(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Option 3, which is `forward`; and, for classes, options 1 and 2."""

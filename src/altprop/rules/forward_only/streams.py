@@ -49,9 +49,10 @@ def before_activation(block: nn.Module, x: Float[Tensor, "rows ..."]) -> Seen:
 
 
 def each_row_by_itself(block: nn.Module) -> bool:
-    """Whether a row's output surely does not depend on the rows beside it: known layers, and no batch statistics."""
-    leaves = [module for module in block.modules() if not list(module.children())]
-    return all(type(m).__module__.startswith(OWN) and not isinstance(m, BatchNorm) for m in leaves)
+    """Whether a row's output surely does not depend on the rows beside it: known modules, whose forward looks at no
+    other row, and nothing that nobody can look into."""
+    mixing = (BatchNorm, nets.BlackBox)
+    return all(type(m).__module__.startswith(OWN) and not isinstance(m, mixing) for m in block.modules())
 
 
 def target_pass(block: nn.Module, t: Float[Tensor, "rows ..."], look: Look) -> Seen:

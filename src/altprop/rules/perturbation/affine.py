@@ -33,7 +33,12 @@ def units_of(layer: Layer) -> int:
 
 
 def layers_missing(net: nn.Sequential) -> str | None:
-    """Why a block's trainable parameters are not those of an affine layer that is known here, in words."""
+    """Why a sample's update is not a product of its own values at affine layers that are known here, in words."""
+    if any(isinstance(m, nn.modules.batchnorm._NormBase) for m in net.modules()):
+        return (
+            "batch statistics carry what is done to one sample into the losses of the others; use layer normalisation "
+            "(norm=True), or take WeightPerturbation"
+        )
     for i, block in enumerate(net):
         layer = nets.affine(block)
         known = set(layer.parameters(recurse=False)) if isinstance(layer, Layer) else set()
@@ -76,7 +81,7 @@ def directions(
 
 
 def without_bias(layer: Layer, t: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
-    """The layer's linear part: where it takes a tangent to."""
+    """The layer's linear part: where it takes a tangent to. A layer's own noise is left out."""
     if isinstance(layer, Local):
         return layer.map(t)
     if isinstance(layer, nn.Conv2d):

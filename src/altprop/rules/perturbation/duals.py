@@ -9,7 +9,12 @@ import warnings
 import torch
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 
-__all__ = ["dual_level", "make_dual", "unpack_dual"]
+__all__ = ["NO_TANGENT", "dual_level", "make_dual", "unpack_dual"]
+
+NO_TANGENT = (
+    "an activation hands no derivative on, and this rule moves directions through it; give it one (derivative=True of "
+    "spiking neurons, straight_through=True of steps), or take NodePerturbation"
+)
 
 with warnings.catch_warnings(), dual_level():
     warnings.simplefilter("ignore", DeprecationWarning)

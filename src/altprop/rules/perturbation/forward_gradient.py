@@ -28,12 +28,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import linear
 
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.losses import losses, scores_missing
 from altprop.rules.perturbation.affine import correlate, directions, layer_of, layers_missing, tapped, without_bias
-from altprop.rules.perturbation.duals import dual_level, make_dual, unpack_dual
+from altprop.rules.perturbation.duals import NO_TANGENT, dual_level, make_dual, unpack_dual
 from altprop.rules.perturbation.signs import weight_signs
 
 
@@ -105,7 +106,10 @@ class ForwardGradient(Rule):
         def push(i: int, h: Tensor, a: Tensor) -> Tensor:
             layer = layer_of(self.net[i])
             frozen = {name: torch.zeros_like(p) for name, p in layer.named_parameters() if not p.requires_grad}
-            pushed: Tensor = functional_call(layer, weight_signs(layer, self.generator) | frozen, (h,))
+            v = weight_signs(layer, self.generator) | frozen
+            if isinstance(layer, nn.Linear):  # without the noise that it may have
+                return linear(h, v["weight"], v.get("bias"))
+            pushed: Tensor = functional_call(layer, v, (h,))
             return pushed  # the layer is linear in its parameters: V_l h_{l-1}, and V's bias
 
         loss, d = unpack_dual(losses(self._scores(x, push), y, self.problem.kind).mean())
@@ -120,7 +124,7 @@ class ForwardGradient(Rule):
 
     def _scores(self, x: Float[Tensor, "batch ..."], push: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         """The scores with their tangent, which is made of push(i, h_{i-1}, a_i) in each block that learns."""
-        out = x
+        out, first = x, min(int(part.removeprefix("blocks.")) for part in self.optimizers)
         for i, block in enumerate(self.net):
             if f"blocks.{i}" in self.optimizers:
                 h, t = unpack_dual(out)
@@ -128,6 +132,8 @@ class ForwardGradient(Rule):
                     out = block(h)
             else:
                 out = block(out)
+            if i >= first and unpack_dual(out).tangent is None:
+                raise UsageError("ForwardGradient: " + NO_TANGENT)
         return out
 
     def _carried(

@@ -33,7 +33,7 @@ from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.losses import output_error
 from altprop.rules.perturbation.affine import correlate, directions, layer_of, layers_missing, tapped, units_of
-from altprop.rules.perturbation.duals import dual_level, make_dual, unpack_dual
+from altprop.rules.perturbation.duals import NO_TANGENT, dual_level, make_dual, unpack_dual
 
 
 class LocalForwardGradient(Rule):
@@ -64,12 +64,13 @@ class LocalForwardGradient(Rule):
         for i, shape in enumerate(nets.shapes(net, self.problem.input_shape)):
             weight = next(net[i].parameters(), None)
             if weight is not None:
-                self._check_groups(i)
+                self._check_groups(i, shape)
                 head = nets.linear(math.prod(shape), self.problem.outputs, "lecun", self.generator, bias=False)
                 self.heads[str(i)] = head.to(weight)
                 self.add_part(f"heads.{i}", head)
 
-    def _check_groups(self, i: int) -> None:
+    def _check_groups(self, i: int, shape: tuple[int, ...]) -> None:
+        """shape: of a sample's output of block i."""
         block = self.net[i]
         if f"blocks.{i}" not in self.optimizers or self.groups == 1:
             return
@@ -78,6 +79,11 @@ class LocalForwardGradient(Rule):
             raise UsageError(
                 f"groups={self.groups}: the {units} units of block {i} cannot be shared out in groups of equal size; "
                 "take a positive divisor of every block's units"
+            )
+        if len(shape) > (1 if isinstance(layer_of(block), nn.Linear) else 3):
+            raise UsageError(
+                f"groups={self.groups}: block {i} gives {shape}, with a time axis, and groups are of units only; take "
+                "groups=1"
             )
         if isinstance(block, nets.Block) and block.norm is not None:
             raise UsageError(
@@ -133,6 +139,8 @@ class LocalForwardGradient(Rule):
 
         with dual_level(), tapped(layer_of(block), push):
             out, t = unpack_dual(block(h))
+        if t is None:
+            raise UsageError("LocalForwardGradient: " + NO_TANGENT)
         return out, t, pushes[0]
 
     def _delta(

@@ -23,10 +23,10 @@ class Probes:
     antithetic: bool
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0 or self.directions < 1:
+        if not self.sigma > 0 or not isinstance(self.directions, int) or self.directions < 1:
             raise UsageError(
-                f"sigma={self.sigma}, directions={self.directions}: perturbations need a positive size and at least "
-                "one direction; take sigma=1e-2 and directions=1, say"
+                f"sigma={self.sigma}, directions={self.directions}: perturbations need a positive size, and a "
+                "whole number of directions, one or more; take sigma=1e-2 and directions=1, say"
             )
 
     @property
