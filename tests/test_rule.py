@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop import Backprop, Problem, UsageError, nets
+from altprop import Backprop, Problem, SignalPropagation, UsageError, nets
 from altprop.rule import Claims, Metrics, Rule
 from altprop.schedules import constant, cosine, fall, hold_then_fall
 
@@ -164,3 +164,18 @@ def test_backprop_learns_a_regression() -> None:
     for _ in range(300):
         last = float(rule.step(x, y)["loss"])
     assert last < 0.05 * first
+
+
+def test_a_part_that_nothing_reaches_does_not_stand_still_in_silence() -> None:
+    with pytest.raises(UsageError, match=r"nothing reaches the part 'blocks.0'; .*take a rule that needs none"):
+        Backprop(nets.mlp([4, 5], classes=3, act="sign")).step(torch.rand(6, 4), torch.arange(6) % 3)
+
+
+def test_blocks_that_do_not_fit_together_or_to_the_problem_are_named() -> None:
+    spikes = nets.Block(nets.linear(4, 5, "kaiming", torch.Generator()), None, nets.LeakyIntegrateAndFire(2))
+    output = nets.Block(nets.linear(5, 3, "kaiming", torch.Generator()))
+    with pytest.raises(UsageError, match=r"gives \(2, 3\) for a sample.*put nets.MeanOverTime\(\) before"):
+        SignalPropagation(nn.Sequential(spikes, output))
+    SignalPropagation(nn.Sequential(spikes, nets.MeanOverTime(), output))
+    with pytest.raises(UsageError, match=r"a sample of shape \(64,\) does not go through its blocks \("):
+        Backprop(nets.mlp([784, 5], classes=3), Problem((64,), 3))

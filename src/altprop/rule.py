@@ -265,14 +265,15 @@ class Rule(nn.Module):
 
 
 def misfit(net: nn.Sequential, problem: Problem) -> str | None:
-    """Why the blocks do not fit together, or an output block does not give the problem's outputs, in words."""
-    if None in problem.input_shape:
+    """Why blocks that end in an output block do not fit together, or do not give the problem's outputs, in words. (Nets
+    without one may take more than a sample: with its label, say.)"""
+    if None in problem.input_shape or nets.output_layer(net) is None:
         return None
     try:
         shapes = nets.shapes(net, problem.input_shape)
     except (RuntimeError, ValueError, IndexError) as error:
         return f"a sample of shape {problem.input_shape} does not go through its blocks ({str(error).splitlines()[0]})"
-    if nets.output_layer(net) is None or shapes[-1] == (problem.outputs,):
+    if shapes[-1] == (problem.outputs,):
         return None
     hint = "; put nets.MeanOverTime() before the output block" if len(shapes[-1]) == 2 else ""
     return f"its output block gives {shapes[-1]} for a sample, and the problem has {problem.outputs} outputs{hint}"

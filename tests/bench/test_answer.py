@@ -37,7 +37,7 @@ OVERHEARD = {
 
 
 def streaming(name: str, dtype: torch.dtype = torch.float32) -> Rule:
-    return streamed(contender(name, SETTING), "digits", 32).build(SETTING, 0).to(dtype)
+    return streamed(contender(name, SETTING), ("digits", "mlp"), 32).build(SETTING, 0).to(dtype)
 
 
 @pytest.mark.parametrize("name", rules.RULES)

@@ -1,15 +1,16 @@
 """Contenders and controls: what every comparison holds, and `--set`."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from altprop import Problem, UsageError
-from altprop.bench.compare import _contenders, _settings, parameters, plan
+from altprop.bench.compare import _contenders, _settings, compare, parameters, plan
 from altprop.bench.contender import Setting
-from altprop.bench.contenders import contender, controls
+from altprop.bench.contenders import contender, controls, reference
 from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
 from altprop.bench.train import Process
@@ -60,7 +61,7 @@ def test_controls_share_the_net_and_the_jitter_but_not_the_label() -> None:
 def test_data_come_in_the_shape_that_a_contenders_net_takes() -> None:
     vectors = Setting("digits", DIGITS.flat().problem, "mlp", 8, 2)
     images = Setting("digits", DIGITS.problem, "conv", 4, 2)
-    plain = contender("backprop", vectors)
+    plain = contender("signal-propagation", vectors)
     for setting, net, shape in (
         (vectors, "", (64,)),
         (vectors, "conv", (1, 8, 8)),
@@ -147,3 +148,35 @@ def test_set_reaches_the_rule() -> None:
 def test_bad_settings_are_refused(setting: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         override([contender("backprop", SETTING), contender("predictive-coding", SETTING)], [setting])
+
+
+@pytest.mark.parametrize("net", ["spiking", "rates", "sign"])
+@pytest.mark.parametrize("name", RULES)
+def test_on_nets_without_derivatives_or_in_time_a_rule_teaches_every_block_or_says_why_not(name: str, net: str) -> None:
+    setting = replace(SETTING, net="mlp" if net == "sign" else net, width=16)
+    chosen = reference(setting) if name == "backprop" else contender(name, setting)
+    x, y = DIGITS.flat().train.batch(slice(0, 32))
+    try:
+        rule = replace(chosen, act="sign" if net == "sign" else chosen.act).build(setting, 0)
+        before = [p.detach().clone() for p in rule.net.parameters()]
+        for _ in range(3):
+            rule.step(x, y)
+    except UsageError:
+        return
+    assert all(torch.isfinite(predict(x)).all() for predict in rule.eval().predictors().values())
+    if name not in ("cascaded-forward", "soft-wta"):  # which leave the net, or its biases, as they are
+        assert all(not torch.equal(p, q) for p, q in zip(rule.net.parameters(), before, strict=True))
+
+
+def test_backprop_goes_through_spikes_by_a_surrogate() -> None:
+    options = {c.label: c.net_options for c in _contenders([], replace(SETTING, net="spiking"), (), DIGITS)}
+    assert options["backprop"] == options["backprop · frozen"] == {"derivative": True}
+
+
+def test_a_rule_that_cannot_make_its_first_step_does_not_stop_the_others(tmp_path: Path) -> None:
+    names = ["direct-random-target-projection", "signal-propagation"]
+    frame = compare("digits", names, net="spiking", width=8, seeds=1, samples=64, store=tmp_path / "s.db")
+    last = frame[frame["split"].eq("test") & frame["samples"].eq(64)]
+    assert set(last["rule"]) == {"signal-propagation", "backprop"}
+    why = frame[frame["rule"] == names[0]][["status", "reason"]].drop_duplicates().to_dict("records")
+    assert [row["status"] for row in why] == ["unsupported"] and "an activation on the way has none" in why[0]["reason"]

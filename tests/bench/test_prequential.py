@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -78,7 +79,7 @@ def frame(stored: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_accuracy_is_that_of_a_plain_loop(frame: pd.DataFrame, name: str) -> None:
-    rule = streamed(contender(name, SETTING), "digits", 32).build(SETTING, 0)
+    rule = streamed(contender(name, SETTING), ("digits", "mlp"), 32).build(SETTING, 0)
     right = []
     for i, (x, y) in enumerate(DIGITS.loader("train", 1, seed=protocol.seed_of("data", 0))):
         rule.eval()
@@ -143,7 +144,11 @@ def test_small_batches_stream_too(tmp_path: Path) -> None:
 def test_stopped_and_gone_on_with_to_the_same_answers(
     tmp_path: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = StreamRun._step
+    step, state = StreamRun._step, StreamRun._state
+
+    def altered(found: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        found[1]["stream"]["gap"] = 0.25
+        return found
 
     def stop(self: StreamRun, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.samples == 1100:
@@ -152,12 +157,14 @@ def test_stopped_and_gone_on_with_to_the_same_answers(
 
     monkeypatch.setattr(Run, "train", TRAIN)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StreamRun, "_state", lambda run: altered(state(run)))
         patch.setattr(StreamRun, "_step", stop)
         once(tmp_path / "s.db")
     again = once(tmp_path / "s.db")
     one, two = heard(frame, NAMES[0]), heard(again, NAMES[0])
     assert one.keys() == two.keys()
     assert all(one[key] == two[key] for key in one if key[0].startswith(("accuracy", OPERATIONS)))
+    assert two[GAP, 1197] == 0.25 != one[GAP, 1197]  # what lay furthest apart before the stop is not forgotten
     own = [f[(f["rule"] == NAMES[0]) & (f["split"] == "test")].set_index("samples") for f in (frame, again)]
     pd.testing.assert_series_equal(own[0]["value"], own[1]["value"])
 
@@ -215,12 +222,13 @@ def test_rates_come_down_with_the_batch() -> None:
     base = Contender(
         "backprop", (16,), optimizer={"body": sgd(0.8, momentum=0.9), "head": Optimizer()}, schedule="fall"
     )
-    found = streamed(base, "digits", usual=64)
+    found = streamed(base, ("digits", "mlp"), usual=64)
     assert found.optimizer["body"].arguments == {"lr": 0.8 / 64, "momentum": 0.9}
     assert found.optimizer["head"].arguments == {"lr": 1e-3 / 8}
     assert (found.batch_size, found.schedule) == (1, "constant") and found.card.tuning.startswith("untuned")
-    tripled = streamed(replace(base, batch_size=16), "digits", usual=64, size=4, multiple=3.0)
+    tripled = streamed(replace(base, batch_size=16), ("digits", "mlp"), usual=64, size=4, multiple=3.0)
     assert tripled.optimizer["body"].arguments["lr"] == pytest.approx(0.8 * 3 / 4)
     assert tripled.optimizer["head"].arguments["lr"] == pytest.approx(1e-3 * 3 / 2)
     assert "times 3" in tripled.card.tuning
-    assert "times 1:" in streamed(base, "mnist", usual=64).card.tuning
+    assert "times 1:" in streamed(base, ("mnist", "mlp"), usual=64).card.tuning
+    assert "untuned" in streamed(base, ("mnist", "conv"), usual=64).card.tuning

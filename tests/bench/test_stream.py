@@ -1,12 +1,13 @@
 """A stream of one's own: whatever gives pairs, and one clear sentence for what cannot be a sample."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import altprop
 from altprop import Backprop, Problem, UsageError, nets
@@ -107,9 +108,26 @@ def test_a_source_that_breaks_off_or_is_empty_or_of_another_shape_from_the_start
 
 
 def test_rules_that_need_a_batch_say_so() -> None:
-    with pytest.raises(UsageError, match="SelfContrastiveForwardForward cannot learn from this stream: it compares"):
+    with pytest.raises(
+        UsageError, match="SelfContrastiveForwardForward cannot learn from sample 1 of the stream: it compares"
+    ):
         list(altprop.stream(rule_of("self-contrastive-forward-forward"), GOOD))
     assert list(altprop.stream(rule_of("self-contrastive-forward-forward"), [(X[:8], Y[:8])]))
     normal = Backprop(nn.Sequential(nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8)), nn.Linear(8, 10)))
     with pytest.raises(UsageError, match="batch normalisation"):
         list(altprop.stream(normal, GOOD))
+
+
+def test_a_later_batch_that_cannot_be_learned_from_is_refused_too() -> None:
+    normal = Backprop(nn.Sequential(nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8)), nn.Linear(8, 10)))
+    with pytest.raises(UsageError, match=r"cannot learn from sample 9 of the stream: .*batch normalisation"):
+        list(altprop.stream(normal, [(X[:8], Y[:8]), (X[8], Y[8])]))
+
+
+def test_a_record_that_is_cut_is_refused() -> None:
+    def records() -> Iterator[tuple[Tensor, Tensor]]:
+        yield X[0], Y[0]
+        struct.unpack("<2f", bytes(7))
+
+    with pytest.raises(UsageError, match="breaks off in mid-sample, after 1 whole items"):
+        list(altprop.stream(rule_of("backprop"), records()))

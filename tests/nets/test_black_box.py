@@ -228,3 +228,52 @@ def test_a_black_box_that_changes_the_shape_is_refused() -> None:
 def test_bad_hardware_is_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         nets.boxed([6, 8], classes=3, **options)
+
+
+def test_a_function_may_work_in_place() -> None:
+    apart, inside = (nets.black_box(fn) for fn in (lambda x: (2 * x).round() / 2, lambda x: x.mul_(2).round_().div_(2)))
+    found = []
+    for box in (apart, inside):
+        net = nn.Sequential(nets.linear(6, 8, "kaiming", generator()), box, nets.linear(8, 3, "kaiming", generator(1)))
+        rule = altprop.PEPITA(net)
+        rule.step(inputs(12, 6), torch.arange(12) % 3)
+        found.append(net[0].weight)
+    assert torch.equal(*found)
+
+
+def test_what_comes_out_of_a_box_has_the_kind_of_what_went_in() -> None:
+    x = inputs(5, 4)
+    for fn in (lambda x: x > 0, lambda x: (x > 0).double(), lambda x: (x > 0).int()):
+        out = nets.black_box(fn)(x)
+        assert out.dtype == x.dtype and torch.equal(out, (x > 0).float())
+    with pytest.raises(UsageError, match="made a ndarray of a tensor; its function must give a tensor"):
+        nets.black_box(lambda x: x.numpy())(x)
+
+
+def test_a_box_inside_of_a_block_refuses_forward_derivatives_too() -> None:
+    net = nn.Sequential(nets.Block(nets.linear(6, 8, "kaiming", generator()), None, nets.black_box(torch.round)))
+    rule = altprop.LocalForwardGradient(net, altprop.Problem((6,), 3))
+    with pytest.raises(UsageError, match="a derivative was asked for through a black box"):
+        rule.step(inputs(12, 6), torch.arange(12) % 3)
+
+
+@pytest.mark.parametrize("box", ["noisy", "stochastic"])
+def test_evaluating_does_not_use_up_the_noise_of_training(box: str) -> None:
+    plain, watched = (altprop.SignalPropagation(named(box, 0.5)) for _ in range(2))
+    for _ in range(3):
+        for rule in (plain, watched):
+            rule.step(inputs(12, 6), torch.arange(12) % 3)
+        watched.finish()
+        watched.eval().adaptive(inputs(12, 6))
+    assert all(
+        torch.equal(p, q) for p, q in zip(plain.state_dict().values(), watched.state_dict().values(), strict=True)
+    )
+
+
+def test_the_tree_of_targets_grows_on_the_hardware_that_predicts() -> None:
+    rule = altprop.SignalPropagation(named("distorted", 1.0, copies=(0, 1)), margin=2.0)
+    rule.step(inputs(12, 6), torch.arange(12) % 3)
+    rule.finish()
+    assert rule.training
+    scores, _ = rule.eval().adaptive(inputs(12, 6))
+    torch.testing.assert_close(scores, rule.nearest(inputs(12, 6)))

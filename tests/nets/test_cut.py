@@ -1,11 +1,14 @@
 """Cutting a user's own model into blocks."""
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop import Backprop, Problem, UsageError, blocks
-from altprop.nets import Block
+from altprop import Backprop, Problem, SignalPropagation, UsageError, blocks
+from altprop.nets import Block, LeakyIntegrateAndFire, LeakyRate, MeanOverTime, Sign
 
 
 class Residual(nn.Module):
@@ -71,3 +74,16 @@ def test_tied_weights_are_named() -> None:
     two.weight = one.weight
     with pytest.raises(UsageError, match=r"'0\.0' and '1' share a parameter"):
         blocks(nn.Sequential(nn.Sequential(one, nn.ReLU()), two))
+
+
+@pytest.mark.parametrize("make", [Sign, lambda: LeakyIntegrateAndFire(4), lambda: LeakyRate(nn.ReLU(), 4)])
+def test_our_own_activations_stand_in_their_slot(make: Callable[[], nn.Module]) -> None:
+    timed = [] if make is Sign else [MeanOverTime()]
+    cut = blocks(nn.Sequential(nn.Linear(6, 8), make(), *timed, nn.Linear(8, 3)))
+    assert [type(block) for block in cut] == [Block, *map(type, timed), Block]
+    built = nn.Sequential(Block(cut[0].affine, None, make()), *timed, cut[-1])
+    x, y = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    rules = [SignalPropagation(copy.deepcopy(net), Problem((6,), 3)) for net in (cut, built)]
+    for rule in rules:
+        rule.step(x, y)
+    assert all(torch.equal(p, q) for p, q in zip(rules[0].parameters(), rules[1].parameters(), strict=True))

@@ -1,5 +1,7 @@
 """Neurons in time, and steps: against loops written out by hand, and what they refuse."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -137,3 +139,36 @@ def test_bad_neurons_are_refused() -> None:
         nets.LeakyRate(nn.ReLU(), rate=0.0)
     with pytest.raises(UsageError, match="at least one hidden width"):
         nets.spiking([6])
+
+
+def test_what_is_shown_is_pooled_as_the_output_is() -> None:
+    net = nets.conv((1, 8, 8), [3, 4], classes=4, act="sign").double()
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    out, seen = nets.observe(net[0], x)
+    assert out.shape == seen.shape
+    torch.testing.assert_close(seen, net[0].pool(net[0].affine(x).clamp(-1, 1)))
+    rule = SignalPropagation(net, Problem((1, 8, 8), 4))
+    before = [p.detach().clone() for p in net.parameters()]
+    rule.step(x, torch.arange(6) % 4)
+    assert all(not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nets.rates([4, 3], steps=0),
+        lambda: nets.rates([4, 3], steps=-1),
+        lambda: nets.spiking([4, 3], steps=0),
+        lambda: nets.Cell(nn.Identity(), steps=0),
+    ],
+)
+def test_time_steps_are_whole_and_positive(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(UsageError, match=r"steps=\S+ .*positive"):
+        make()
+
+
+def test_no_time_at_all_and_cells_of_another_kind_are_refused() -> None:
+    with pytest.raises(UsageError, match="of no time step at all"):
+        nets.LeakyIntegrateAndFire()(torch.zeros(2, 0, 3))
+    with pytest.raises(UsageError, match="Identity is not called as cell"):
+        nets.Cell(nn.Identity(), steps=2)(torch.zeros(2, 3))

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import altprop
 from altprop import nets
 from altprop.analysis.trace import Trace
 from altprop.errors import UsageError
-from altprop.rule import Problem
+from altprop.rule import Problem, Rule
 from altprop.rules.perturbation import forward_gradient
 from altprop.rules.perturbation.forward_gradient import ForwardGradient
+from altprop.rules.perturbation.node_perturbation import NodePerturbation
 from perturbation_nets import (
     CLASSES,
     NETS,
@@ -232,3 +234,28 @@ def test_reasons_why_not() -> None:
         ForwardGradient(
             nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), *nets.mlp([2], classes=4)), Problem((1, 4, 4), 4)
         )
+
+
+@pytest.mark.parametrize("perturb", ["activities", "weights"])
+def test_a_layers_own_noise_is_no_part_of_a_tangent(perturb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    forward = nets.NoisyLinear.forward
+    monkeypatch.setattr(nets.NoisyLinear, "forward", lambda self, x: calls.append(1) or forward(self, x))
+    net = nets.boxed([6, 8, 7], classes=CLASSES, box="noisy", derivative="straight-through")
+    rule = ForwardGradient(net, perturb=perturb)
+    calls.clear()
+    rule.step(torch.rand(5, 6), torch.arange(5) % CLASSES)
+    assert len(calls) == len(net)
+
+
+@pytest.mark.parametrize("rule", [ForwardGradient, NodePerturbation])
+def test_batch_statistics_are_refused(rule: type[Rule]) -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False)), nn.Linear(8, CLASSES))
+    with pytest.raises(UsageError, match="batch statistics carry what is done to one sample"):
+        rule(altprop.blocks(net))
+
+
+def test_an_activation_without_a_derivative_is_refused() -> None:
+    rule = ForwardGradient(nets.mlp([6, 8, 7], classes=CLASSES, act="sign"))
+    with pytest.raises(UsageError, match="hands no derivative on"):
+        rule.step(torch.rand(5, 6), torch.arange(5) % CLASSES)

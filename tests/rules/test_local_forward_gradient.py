@@ -25,9 +25,10 @@ NETS = pytest.mark.parametrize(
         (lambda: nets.mlp([6, 8, 7], act="tanh", norm=True), (6,), 1),
         (lambda: nets.conv((2, 8, 8), [2, 4]), (2, 8, 8), 2),
         (lambda: nets.local((2, 8, 8), [(2, 4, 2), (4, 2, 1)], init="kaiming"), (2, 8, 8), 2),
+        (lambda: nets.rates([6, 5, 4], steps=3, act="tanh"), (6,), 1),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(18, 6), nn.Linear(6, 3), nn.Tanh()), (2, 3, 3), 3),
     ],
-    ids=["relu", "four groups", "layer norm", "conv with pooling", "local fields", "bare layers"],
+    ids=["relu", "four groups", "layer norm", "conv with pooling", "local fields", "in time", "bare layers"],
 )
 
 
@@ -182,3 +183,8 @@ def test_reasons_why_not() -> None:
         LocalForwardGradient(nets.mlp([6, 8]), problem((6,)), groups=0)
     with pytest.raises(UsageError, match="normalisation of block 0 mixes"):
         LocalForwardGradient(nets.mlp([6, 8], norm=True), problem((6,)), groups=2)
+
+
+def test_groups_are_of_units_and_not_of_time() -> None:
+    with pytest.raises(UsageError, match=r"block 0 gives \(4, 8\), with a time axis"):
+        LocalForwardGradient(nets.rates([6, 8, 8], steps=4), problem((6,)), groups=2)

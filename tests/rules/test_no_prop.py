@@ -148,15 +148,12 @@ def test_predictions_follow_the_means(make: object, shape: tuple[int, ...], grou
     close(rule(x), z @ rule.head.weight.T + rule.head.bias)
 
 
-def test_a_linear_term_in_z_is_all_that_a_posterior_needs() -> None:
-    g = torch.Generator().manual_seed(0)
-    u, z = torch.randn(4, 3, generator=g, dtype=torch.float64), torch.randn(7, 3, generator=g, dtype=torch.float64)
-    prior = torch.randn(7, 4, generator=g, dtype=torch.float64).log_softmax(1)  # log p(y | x)
-    s = 0.3
-    density = torch.distributions.Normal(s**0.5 * u, (1 - s) ** 0.5).log_prob(z[:, None]).sum(2)
-    posterior = (prior + density).softmax(1)
-    linear = prior + z @ (s**0.5 / (1 - s) * u).T - s / (1 - s) / 2 * u.square().sum(1)
-    close(linear.softmax(1), posterior)
+@pytest.mark.parametrize(
+    ("options", "words"), [({"embedding": 0}, "embedding=0 be 1"), ({"eta": -1.0}, "eta=-1.0 must")]
+)
+def test_odd_numbers_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        rule_on(nets.mlp([6, 8, 7]), 6, **options)
 
 
 # The promises.

@@ -533,3 +533,58 @@ def test_options_that_do_not_go_together_are_refused() -> None:
             SignalPropagation(net, **options)
     with pytest.raises(UsageError, match="block 0 is another"):
         SignalPropagation(nets.conv((1, 8, 8), [3], classes=4), Problem((1, 8, 8), 4), loss="hebbian")
+
+
+def test_targets_do_not_enter_the_statistics_of_a_users_own_block() -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z: Tensor = self.layer(x)
+            return (z - z.mean(0)).relu()
+
+    shared = nets.black_box(lambda x: (x / x.abs().max() * 4).round())
+    net = nn.Sequential(nn.Linear(6, 6), Centred(), shared, nn.Linear(6, 4)).double()
+    x, y = batch(12, 6)
+    with torch.no_grad():
+        expected = net[2](net[1](net[0](x)))
+    seen: list[Tensor] = []
+    net[3].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    SignalPropagation(net, optimizer=partial(torch.optim.SGD, lr=0.0)).step(x, y)
+    torch.testing.assert_close(seen[-1], expected)
+
+
+def test_a_regressions_signals_are_for_training_only() -> None:
+    rule = SignalPropagation(nets.mlp([6, 8, 7], classes=2), Problem((6,), 2, "regression"))
+    assert rule.claims.training_only
+    before = rule(torch.ones(1, 6))
+    with torch.no_grad():
+        for p in rule.target.parameters():
+            p.add_(1.0)
+    assert torch.equal(rule(torch.ones(1, 6)), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"signals": nn.Linear(5, 8)}, r"signals does not take the codes of the 4 classes, \(4, 4\)"),
+        ({"top": 0}, "top=0 must be 1 or more"),
+        ({"margin": -1.0}, "margin=-1.0 not below 0"),
+    ],
+)
+def test_odd_signals_and_numbers_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SignalPropagation(nets.mlp([6, 8, 7], classes=4), **options)
+
+
+def test_signals_cannot_learn_through_a_black_box_before_the_first_block() -> None:
+    net = nn.Sequential(nets.black_box(torch.round), *nets.mlp([6, 8, 7], classes=4))
+    with pytest.raises(UsageError, match="take learned=False, or context='hidden'"):
+        SignalPropagation(net, Problem((6,), 4), context="input")
+    SignalPropagation(net, Problem((6,), 4), context="input", learned=False).step(
+        torch.rand(12, 6), torch.arange(12) % 4
+    )
+    with pytest.raises(UsageError, match="leaves sizes open"):
+        SignalPropagation(nets.conv((1, 8, 8), [3, 4], classes=4), Problem((1, None, None), 4), context="input")

@@ -24,7 +24,7 @@ def local_forward_gradient(setting: Setting) -> Contender:
         "local-forward-gradient",
         (*hidden(setting), setting.width),
         output=False,
-        options={"groups": math.gcd(4, setting.width)},
+        options={"groups": 1 if setting.net in ("spiking", "rates") else math.gcd(4, setting.width)},
         optimizer={"all": adam(rate)},
         schedule="fall",
         card=Card(tuning=TUNED, note="one more hidden block in the place of the output block; a block has four groups"),

@@ -102,7 +102,7 @@ ERROR_FORWARD = Recipe(
 )
 PEPITA = Recipe(
     "PEPITA",
-    60,
+    40,
     {("pepita · 1024", ""): Goal(97.5, 98.01, "Dellaferrera & Kreiman 2022, 784-1024-10, dropout, 100 epochs")},
     chosen=of("pepita", "1024", widths=(1024,)),
     controls="none",
