@@ -46,7 +46,8 @@ seeds, each with a net and a copy of the hardware of its own.
 {study.epochs} epochs. Rules are as they are tuned for the plain net, their rates times the one of {multiples} that is
 best on validation with the first seed at strength 0 ({best}); nothing is tuned for a box.
 
-- Noise on every product: w x becomes w x (1 + strength e), e normal, new for every product and sample, in all layers.
+- Noise on every product: w x becomes w x (1 + strength e), e normal, new for every product and sample, in all
+  layers (predictions draw anew for every sample of a batch, and alike for every batch).
 - Rounding: behind each hidden block, to a multiple of the strength. The root mean square of the activities of the
   untrained, plain net is {activity:.2f}.
 - Distortion: behind each hidden block, for each unit another gain, offset and wave, all of the strength's size, drawn

@@ -25,7 +25,7 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
         first = figure.axes[0]
         first.set_ylabel("units that never fire")
         first.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
-        figure.supxlabel("training samples seen", fontsize=9.5, color="#3a4048")
+        first.set_xlabel("training samples seen")
         figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         return save(figure, folder, "dead", ("png", "svg"))
 
