@@ -115,7 +115,8 @@ NO_PROP = Recipe(
     net="conv",
     chosen=of("no-prop", "conv", widths=(16, 32, 32)),
     controls="none",
-    text="Three denoising steps, each with two convolutions. (Published: no number that we could check.)",
+    text="Three denoising steps, each with two convolutions. (Published: about 99.5 with ten steps and 100 epochs, not "
+    "checked by us.)",
 )
 TARGETS = Recipe("Random targets", 10, {("direct-random-target-projection", ""): Goal()}, controls="none")
 PERTURBATION = Recipe(

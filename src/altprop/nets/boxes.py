@@ -18,8 +18,8 @@ ENTRIES = 1024
 class Draws(nn.Module):
     """Generators for random numbers that are new in every call, and the same again after a checkpoint.
 
-    An evaluation draws too, but leaves the count where it was, so that it never changes the course of training: its calls
-    all draw what the next one in training will.
+    An evaluation draws too, but leaves the count where it was, so that it never changes the course of training; its
+    calls all draw what the next one in training will.
     """
 
     calls: Tensor
