@@ -37,14 +37,16 @@ def spiking(setting: Setting, shows: str) -> Contender:
 
 
 def spiking_backprop(setting: Setting, derivative: bool) -> Contender:
-    """Through a surrogate of the spikes' derivative; or without, so that only the output block learns."""
-    card = Card("spikes", tuning=TUNED)
+    """Through a surrogate of the spikes' derivative; or without, so that nothing reaches the hidden blocks."""
+    note = "" if derivative else "without a derivative only the output block learns"
+    card = Card("spikes", tuning=TUNED, note=note)
     return Contender(
         "backprop",
         hidden(setting),
         variant="surrogate" if derivative else "no surrogate",
         net="spiking",
         net_options={"derivative": derivative},
+        frozen=not derivative,
         optimizer={"all": adam(1e-3)},
         schedule="cosine",
         card=card,
