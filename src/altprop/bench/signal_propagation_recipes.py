@@ -79,7 +79,7 @@ SPIKING = Recipe(
     ],
     controls="none",
     text="Leaky integrate-and-fire neurons, eight time steps of the same image. Without a surrogate "
-    "backprop reaches the output block alone.",
+    "backprop reaches the output block alone. Validation prefers the nearest target with either solution.",
 )
 CONVOLUTIONS = Recipe(
     "Convolutions",

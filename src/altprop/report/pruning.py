@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
 
 from altprop.report.colours import PREDICTORS
 from altprop.report.figures import LOOK, empty, save
@@ -25,6 +26,8 @@ def draw(table: pd.DataFrame, folder: Path) -> list[Path]:
                 axes.annotate(f"{margin:g}", (100 * row["share"], row["difference"]), (0, -11), fontsize=7.5,
                               textcoords="offset points", color=style.colour, ha="center")  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} %")
         axes.set_ylabel("points of test accuracy")
         axes.legend(loc="best", frameon=False, fontsize=8.5)
