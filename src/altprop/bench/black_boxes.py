@@ -64,7 +64,7 @@ Distortion of strength {study.strength:g}, two hidden blocks of equal width, {st
 plain gradient descent at a constant rate; perturbations in one direction a step. Rates are 10^(k/2). The largest stable
 one is the largest at which a run does not diverge and its mean training loss in the last epoch is below that of
 guessing, the logarithm of the number of classes. Accuracy is that at the rate which is best on validation with the
-first seed, among the largest stable one and the {study.below} below it.
+first seed, among the largest stable one and {study.below} below it.
 """
 
 
