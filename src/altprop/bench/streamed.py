@@ -17,6 +17,7 @@ MULTIPLES: Mapping[tuple[str, str], Mapping[str, float]] = {
         "backprop · linear": 1.0,
         "backprop · frozen": 1.0,
         "signal-propagation": 1.0,
+        "forward-forward": 1.0,
         "direct-feedback-alignment": 1.0,
     }
 }
