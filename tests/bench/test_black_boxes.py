@@ -114,11 +114,12 @@ def test_at_strength_0_every_box_trains_the_same_net() -> None:
     ends = []
     for box in ("noisy", "distorted", "quantised"):
         made = SMALL.plan(SIGNAL, Place(box, 0.0), 1.0, 0)
-        rule = made.contender.build(made.setting, 0)
+        rule = made.contender.build(made.setting, 0).double()
         for x, y in list(made.task.loader("train", 32, seed=0, epoch=0))[:5]:
-            rule.step(x, y)
+            rule.step(x.double(), y)
         ends.append([p.detach() for p in rule.parameters()])
-    assert all(torch.equal(p, q) for other in ends[1:] for p, q in zip(ends[0], other, strict=True))
+    for other in ends[1:]:  # to rounding: where noise may come, inputs and targets go through a block one by one
+        torch.testing.assert_close(ends[0], other, rtol=1e-9, atol=1e-11)
 
 
 def test_the_methods_are_told_apart() -> None:
