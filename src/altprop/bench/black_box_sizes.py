@@ -7,7 +7,7 @@ epoch is below that of guessing, the logarithm of the number of classes.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 
 from altprop import tasks
 from altprop.bench.black_box_methods import FITTED, NODES, SIGNAL, STRAIGHT, WEIGHTS, Method
-from altprop.bench.black_box_strengths import COMMAND
+from altprop.bench.black_box_strengths import COMMAND, carry_all
 from altprop.bench.compare import Observer, carry_out, measured, plan
 from altprop.bench.contender import Setting, sgd
 from altprop.bench.protocol import Budget
@@ -146,12 +146,6 @@ def runs(study: Sizes, store: Path, observer: Observer | None = None) -> pd.Data
                 "test": last["value"][method.rule, made.contender.variant, method.predictor, seed],
             })  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def carry_all(plans: Iterable[Plan], store: Path, observer: Observer | None) -> pd.DataFrame:
-    """The points of these runs."""
-    each = list(plans)
-    return measured(each, carry_out(each, store, observer), store)
 
 
 def by_size(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Every method has the best of several multiples of its tuned rate, chosen on vali
 0, where all boxes are the same net.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from altprop.bench.stats import final, interval_of_all
 from altprop.bench.train import Plan, Process
 from altprop.tasks import Task
 
-COMMAND = "altprop.bench.black_boxes"
+COMMAND = "python -m altprop.bench.black_boxes"
 OWN, OTHER = (0, 0), (0, 1)
 """Copies of the hardware: predicting on the one that it was trained on, or on another."""
 
@@ -104,11 +104,16 @@ def activity(study: Strengths) -> float:
     return float(torch.stack(squares).mean().sqrt())
 
 
+def carry_all(plans: Iterable[Plan], store: Path, observer: Observer | None) -> pd.DataFrame:
+    """The points of these runs."""
+    each = list(plans)
+    return measured(each, carry_out(each, store, observer), store)
+
+
 def runs(study: Strengths, store: Path, observer: Observer | None = None) -> tuple[pd.DataFrame, dict[Method, float]]:
     """The runs of every method at every place, at its best multiple of the rate; and those multiples."""
     probes = {(method, m): study.plan(method, PLAIN, m, 0) for method in study.methods for m in study.multiples}
-    each = list(probes.values())
-    best = best_multiples(probes, measured(each, carry_out(each, store, observer), store))
+    best = best_multiples(probes, carry_all(probes.values(), store, observer))
     plans = [
         study.plan(method, place, best[method], seed)
         for seed in range(study.seeds)
@@ -116,7 +121,7 @@ def runs(study: Strengths, store: Path, observer: Observer | None = None) -> tup
         for method in study.methods
         if tried(method, place)
     ]
-    return measured(plans, carry_out(plans, store, observer), store), best
+    return carry_all(plans, store, observer), best
 
 
 def by_strength(study: Strengths, frame: pd.DataFrame, best: Mapping[Method, float]) -> pd.DataFrame:
