@@ -20,6 +20,7 @@ BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
     "spiking": nets.spiking,
     "rates": nets.rates,
     "black-box": nets.boxed,
+    "residual": nets.residual,
 }
 IMAGES = ("conv", "vgg8b", "local")
 """The kinds of net that take images; the others take vectors."""
@@ -142,6 +143,8 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.local(shape, fields(shape, widths), **options)
     if kind == "spiking":
         options.pop("act", None)  # the neurons are the activation
+    if kind == "residual":
+        options.pop("init", None)  # its scales belong to weights from N(0, 1)
     return BUILDERS[kind]([math.prod(shape), *widths], **options)
 
 

@@ -7,7 +7,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from altprop import rules, schedules
 from altprop.bench.contender import BUILDERS, Contender, Optimizer
@@ -72,25 +72,35 @@ def _set_net(contenders: list[Contender], kind: str, key: str, value: Any, setti
     return found
 
 
-def _options(called: Callable[..., Any], owned: set[str]) -> dict[str, Any]:
-    """The defaults of what may be set, by name."""
+def _options(called: Callable[..., Any], owned: set[str]) -> dict[str, inspect.Parameter]:
+    """What may be set, by name."""
     named = {n: p for n, p in inspect.signature(called).parameters.items() if p.kind != p.VAR_KEYWORD}
-    return {name: p.default for name, p in named.items() if name not in owned}
+    return {name: p for name, p in named.items() if name not in owned}
 
 
-def _fitting(options: dict[str, Any], key: str, value: Any, setting: str, whose: str, others: list[str]) -> Any:
+def _kind(option: inspect.Parameter) -> type | None:
+    """The type that an option's values have: its default's, or "int" of `int | None`; None where that is not known."""
+    if option.default not in (None, inspect.Parameter.empty):
+        return type(option.default)
+    named = [kind for kind in get_args(option.annotation) if kind is not type(None)]
+    return named[0] if len(named) == 1 and named[0] in (int, float, str, bool) else None
+
+
+def _fitting(
+    options: dict[str, inspect.Parameter], key: str, value: Any, setting: str, whose: str, others: list[str]
+) -> Any:
     """The value, if there is such an option and it is of its kind."""
     if key not in options:
         known = [*options, *others]
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
         raise UsageError(f"--set {setting}: {whose} has no hyperparameter {key!r}; {hint}")
-    default = options[key]
-    kind = type(default)
+    kind = _kind(options[key])
     if kind is float and type(value) is int:
         value = float(value)
-    fits = default is None or default is inspect.Parameter.empty or value is None or type(value) is kind
-    _check(fits, setting, f"{key} is of kind {kind.__name__} (now {default!r})")
+    if kind is not None:
+        words = f"{key} is of kind {kind.__name__} (now {options[key].default!r})"
+        _check(value is None or type(value) is kind, setting, words)
     return value
 
 

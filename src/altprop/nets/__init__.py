@@ -13,6 +13,7 @@ from altprop.nets.local import local
 from altprop.nets.mlp import linear, mlp
 from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
 from altprop.nets.observe import Observed, observe
+from altprop.nets.residual import Residual, Scaled, residual
 from altprop.nets.step import Sign
 from altprop.nets.temporal import rates, spiking
 
@@ -27,6 +28,8 @@ __all__ = [
     "MeanOverTime",
     "NoisyLinear",
     "Observed",
+    "Residual",
+    "Scaled",
     "Sign",
     "affine",
     "black_box",
@@ -41,6 +44,7 @@ __all__ = [
     "observe",
     "output_layer",
     "rates",
+    "residual",
     "shapes",
     "spiking",
     "vgg8b",
