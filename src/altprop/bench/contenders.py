@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from altprop import rules
+from altprop.bench import energy_family as energy
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
@@ -24,14 +25,6 @@ def direct_feedback_alignment(setting: Setting) -> Contender:
     card = Card(tuning=TUNED)
     return Contender(
         "direct-feedback-alignment", hidden(setting), optimizer={"all": adam(2e-3)}, schedule="cosine", card=card
-    )
-
-
-def predictive_coding(setting: Setting) -> Contender:
-    # Gradients of early blocks can be 1e-4 of backprop's: Adam's usual epsilon would freeze them.
-    optimizer = {"all": adam(2e-3, eps=1e-10)}
-    return Contender(
-        "predictive-coding", hidden(setting), optimizer=optimizer, schedule="fall", card=Card(tuning=TUNED)
     )
 
 
@@ -75,7 +68,13 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "local-forward-gradient": perturbation.local_forward_gradient,
     "node-perturbation": perturbation.node_perturbation,
     "weight-perturbation": perturbation.weight_perturbation,
-    "predictive-coding": predictive_coding,
+    "predictive-coding": energy.predictive_coding,
+    "incremental-predictive-coding": energy.incremental_predictive_coding,
+    "nudged-predictive-coding": energy.nudged_predictive_coding,
+    "error-predictive-coding": energy.error_predictive_coding,
+    "adaptive-relaxation": energy.adaptive_relaxation,
+    "fixed-prediction": energy.fixed_prediction,
+    "z-il": energy.z_il,
     "soft-wta": soft_wta,
 }
 

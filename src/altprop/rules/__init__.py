@@ -44,6 +44,12 @@ RULES = {
     "node-perturbation": "altprop.rules.perturbation.node_perturbation:NodePerturbation",
     "weight-perturbation": "altprop.rules.perturbation.weight_perturbation:WeightPerturbation",
     "predictive-coding": "altprop.rules.energy.predictive_coding:PredictiveCoding",
+    "incremental-predictive-coding": ("altprop.rules.energy.incremental_predictive_coding:IncrementalPredictiveCoding"),
+    "nudged-predictive-coding": "altprop.rules.energy.nudged_predictive_coding:NudgedPredictiveCoding",
+    "error-predictive-coding": "altprop.rules.energy.error_predictive_coding:ErrorPredictiveCoding",
+    "adaptive-relaxation": "altprop.rules.energy.adaptive_relaxation:AdaptiveRelaxation",
+    "fixed-prediction": "altprop.rules.energy.fixed_prediction:FixedPrediction",
+    "z-il": "altprop.rules.energy.z_il:ZIL",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 

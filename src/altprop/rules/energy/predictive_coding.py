@@ -14,50 +14,64 @@ The error climbs down one block a sweep, so blocks below it are skipped until it
 and a prediction serves its sweep, the next one and the weight gradient. The input is clamped: mu_1 is computed once.
 
 Departures from the paper:
-1. A block predicts with its activation, F_l(x) = f(W x + b), instead of W f(x), so that any differentiable block fits.
-2. Feed-forward start instead of an equilibrium without the label; a fixed number of sweeps instead of convergence.
-3. A sample whose energy would rise goes back to where it was and halves its own rate for the rest of the step.
-4. `order="gauss-seidel"`: from the output down, each state sees the new state above it, at the same cost.
-5. Cross-entropy at the output by default (`output="squared"` is the paper's).
-6. All precisions are 1; Adam instead of gradient descent, with a small eps, as early blocks have tiny gradients.
+1. A block predicts with its activation, F_l(x) = f(W x + b), so that any differentiable block fits; `states="before"`
+   is the paper's W f(x) + b.
+2. Feed-forward start instead of an equilibrium without the label (or `start="zero"`); a fixed number of sweeps instead
+   of convergence.
+3. A sample whose energy would rise goes back to where it was and halves its own rate for the rest of the step
+   (`monitor=False` leaves this out); momentum, which that sample loses.
+4. `order="gauss-seidel"`: from the output down, each state sees the new state above it, at the same cost;
+   "red-black": every second state, then the others.
+5. Cross-entropy at the output by default (`output="squared"` is the paper's). `beta` weighs the output's energy, and
+   gradients are divided by it: the nearer it is to 0, the nearer they are to backpropagation's.
+6. All precisions are 1, or one a block is learnt, p <- p exp(rate (1 - p mean (x - mu)^2)), from 1/100 to 100.
+7. Adam instead of gradient descent, with a small eps, as early blocks have tiny gradients.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import math
+import warnings
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from altprop import nets
 from altprop.errors import UsageError
-from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule, Schedule
+from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
+from altprop.rules.energy.chain import ORDERS, Chain, Energy, accept, feed_forward, from_zero, propose, residual
+from altprop.rules.energy.coding import (
+    SMALL_EPS_ADAM,
+    check_choice,
+    check_relaxation,
+    cost_of,
+    learn_from,
+    refusal,
+    target_of,
+)
+from altprop.rules.energy.segments import STATES, segments
+from altprop.rules.energy.stability import stable_rate
 
-SMALL_EPS_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3, eps=1e-10, fused=True)
-"""Errors shrink with each block they cross; Adam's usual eps of 1e-8 would freeze the early blocks."""
-
-SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda f, mu, v: torch.ops.aten.threshold_backward(v, mu, 0),
-    nn.LeakyReLU: lambda f, mu, v: torch.ops.aten.leaky_relu_backward(v, mu, f.negative_slope, True),
-    nn.Tanh: lambda f, mu, v: torch.ops.aten.tanh_backward(v, mu),
-    nn.Sigmoid: lambda f, mu, v: torch.ops.aten.sigmoid_backward(v, mu),
-}
-"""v times the slope of the activation f where its *output* is mu, in one pass over memory."""
+PRECISION_LIMIT = math.log(100.0)
 
 
 class PredictiveCoding(Rule):
     """Predictive coding in its state form.
 
     Arguments:
-        sweeps: relaxation sweeps per batch. With "jacobi" a net of L blocks needs at least L - 1 of them: blocks that
-            the error has not reached are left as they are.
+        sweeps: relaxation sweeps per batch; left out, 8, or as many as the error needs to reach the first block.
         rate: state rate at the start of each step; halved, for one sample, whenever its energy would rise.
-        order: "jacobi" moves all states at once; "gauss-seidel" from the output down.
+        order: "jacobi" moves all states at once; "gauss-seidel" from the output down; "red-black" every second one.
+        momentum: of the states ("heavy ball").
+        states: whether they stand "after" each block's activation or "before" it.
         output: energy of the output, "squared" or "cross-entropy"; left out, squared for regression only.
+        start: hidden states "feed-forward" or at "zero".
+        beta: weight of the output's energy.
+        precision_rate: rate at which precisions are learnt; 0 leaves them at 1.
+        monitor: whether samples whose energy would rise go back; without, a rate above the stable bound is refused
+            at the first step that shows it.
 
     Any differentiable block whose prediction for a sample depends on that sample alone; blocks without parameters too.
-    Metrics: "loss", the output's energy before relaxation; "energy", the whole after it; "rate" (means over the batch).
+    Metrics: "loss", the output's energy before relaxation; "energy", the whole after it; "rate"; "residual", the slope
+    of the energy over the size of the errors, before the last sweep (means over the batch).
     """
 
     claims = Claims(
@@ -72,251 +86,94 @@ class PredictiveCoding(Rule):
         labels=True,
         batch_of_one=True,
     )
+    precisions: Float[Tensor, " hidden"]
 
     def __init__(
         self,
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
-        sweeps: int = 8,
+        sweeps: int | None = None,
         rate: float = 0.1,
         order: str = "jacobi",
+        momentum: float = 0.0,
+        states: str = "after",
         output: str | None = None,
+        start: str = "feed-forward",
+        beta: float = 1.0,
+        precision_rate: float = 0.0,
+        monitor: bool = True,
         optimizer: OptimizerSpec = SMALL_EPS_ADAM,
         schedule: Schedule | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(net, problem, optimizer=optimizer, schedule=schedule, generator=generator)
-        if sweeps < 1 or not 0.0 < rate < float("inf"):
-            raise UsageError(f"PredictiveCoding(sweeps={sweeps}, rate={rate}): both must be positive")
-        if order not in ("jacobi", "gauss-seidel"):
-            raise UsageError(f"PredictiveCoding(order={order!r}): choose 'jacobi' or 'gauss-seidel'")
-        output = output or ("squared" if self.problem.kind == "regression" else "cross-entropy")
-        if output not in ("squared", "cross-entropy"):
-            raise UsageError(f"PredictiveCoding(output={output!r}): choose 'squared' or 'cross-entropy'")
-        if output == "cross-entropy" and self.problem.kind == "regression":
-            raise UsageError("PredictiveCoding(output='cross-entropy') needs classes; for regression use 'squared'")
-        self.sweeps, self.rate, self.order, self.output = sweeps, rate, order, output
+        sweeps = sweeps if sweeps is not None else max(8, len(net) - 1)
+        check_relaxation(self, sweeps, rate, momentum)
+        check_choice(self, "order", order, ORDERS)
+        check_choice(self, "states", states, STATES)
+        check_choice(self, "start", start, ("feed-forward", "zero"))
+        if not 0.0 < beta < float("inf") or precision_rate < 0.0:
+            raise UsageError(
+                f"PredictiveCoding(beta={beta}, precision_rate={precision_rate}): beta must be positive, and the rate "
+                "of precisions not negative"
+            )
+        if not monitor and rate >= 2.0:
+            raise UsageError(
+                f"PredictiveCoding(rate={rate}, monitor=False): relaxation diverges on any net at a rate of 2 or "
+                "more; lower it, or leave monitor on"
+            )
+        self.sweeps, self.rate, self.order, self.momentum = sweeps, rate, order, momentum
+        self.states, self.output, self.start = states, cost_of(self, output), start
+        self.beta, self.precision_rate, self.monitor = beta, precision_rate, monitor
+        if precision_rate:
+            self.register_buffer("precisions", torch.ones(len(net) - 1, dtype=next(net.parameters()).dtype))
+        missed = len(net) - 1 - reach(order, sweeps, len(net))
+        if start == "feed-forward" and missed > 0:
+            warnings.warn(
+                f"PredictiveCoding(sweeps={sweeps}, order={order!r}): the error does not reach the first {missed} of "
+                f"{len(net)} blocks, whose gradient is exactly zero; take more sweeps, or order='gauss-seidel'",
+                stacklevel=2,
+            )
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        output = nets.output_layer(net)
-        if output is None or output.out_features != problem.outputs:
-            return f"it needs an output block with {problem.outputs} outputs (build it with classes={problem.outputs})"
-        for name, module in net.named_modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and _mixes_samples(module):
-                return (
-                    f"{name} ({type(module).__name__}) keeps statistics over samples, and each sample's states must "
-                    "relax alone; use LayerNorm or GroupNorm"
-                )
-            if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-                return f"{name} ({type(module).__name__}) predicts anew at random in each sweep; leave it out"
-        return None
+        return refusal(net, problem)
 
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         assert y is not None
-        blocks = list(self.net)
-        now = feed_forward(blocks, x, _target(y, self.problem), self.output)
-        loss, rate = now.energy.mean(), torch.full_like(now.energy, self.rate)
+        precisions = self.precisions.tolist() if self.precision_rate else None
+        energy = Energy(target_of(x, y, self.problem), self.output, self.beta, precisions)
+        blocks = segments(self.net, self.states)
+        now = feed_forward(blocks, x, energy) if self.start == "feed-forward" else from_zero(blocks, x, energy)
+        begin, rate = now, torch.full_like(now.energy, self.rate)
         for sweep in range(1, self.sweeps + 1):
-            lowest = 1 if self.order == "gauss-seidel" else max(1, len(blocks) - sweep)
-            now, rate = accept(now, propose(now, rate, self.order, lowest), rate)
-        for i, (prediction, error) in enumerate(zip(now.predictions, now.errors, strict=True)):
-            if error is not None and f"blocks.{i}" in self.optimizers:
-                prediction.fill_gradients(error)
-                self.update(f"blocks.{i}")
-        return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean()}
+            proposed = propose(now, energy, rate, self.order, self.momentum)
+            if sweep == self.sweeps:
+                unsettled = residual(now, proposed, rate)
+            now, rate = accept(now, proposed, rate) if self.monitor else (proposed, rate)
+        if not self.monitor and not bool(now.energy.mean() <= begin.energy.mean()):
+            raise UsageError(
+                f"PredictiveCoding(rate={self.rate}, monitor=False): the energy rose; relaxation is stable below a "
+                f"rate of {stable_rate(begin, energy):.2g} here (2 / the energy's largest curvature); lower it, or "
+                "leave monitor on"
+            )
+        if precisions is not None:
+            self._learn_precisions(now)
+        learn_from(self, now.predictions, now.errors, 1 / self.beta)
+        loss = begin.cost.mean() / self.beta
+        return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean(), "residual": unsettled}
+
+    def _learn_precisions(self, now: Chain) -> None:
+        """A step up the slope of log p - p mean (x - mu)^2."""
+        p = self.precisions
+        hidden = zip(now.errors, p.tolist(), strict=False)  # the last error is the output's, which has none
+        change = p.new_tensor([0.0 if e is None else 1 - float(e.square().mean()) / q for e, q in hidden])
+        log_p = (p.log() + self.precision_rate * change).clamp(-PRECISION_LIMIT, PRECISION_LIMIT)
+        self.assign(self.precisions, log_p.exp())
 
 
-def _mixes_samples(norm: nn.modules.batchnorm._NormBase) -> bool:
-    return isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.track_running_stats
-
-
-def _target(y: Shaped[Tensor, "batch ..."], problem: Problem) -> Shaped[Tensor, "batch outputs"]:
-    return nn.functional.one_hot(y, problem.outputs) if problem.kind == "classification" else y
-
-
-# One block's prediction, and the two products that an error takes part in.
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """mu = f(W x + b), its products written by hand."""
-
-    mu: Float[Tensor, "batch outputs"]
-    x: Float[Tensor, "batch inputs"]
-    block: nn.Module
-
-    def pull_back(
-        self, e: Float[Tensor, "batch outputs"], below: Float[Tensor, "batch inputs"] | None
-    ) -> Float[Tensor, "batch inputs"]:
-        """J^T e - e_below, with J = d mu / d x; `below` is None where e_below is zero."""
-        v, weight = self._before_activation(e), _linear(self.block).weight
-        return torch.mm(v, weight) if below is None else torch.addmm(below, v, weight, beta=-1)
-
-    def fill_gradients(self, e: Float[Tensor, "batch outputs"]) -> None:
-        """Each parameter's `.grad`: -(d mu / d theta)^T e, mean over the batch."""
-        layer, v = _linear(self.block), self._before_activation(e / -len(e))
-        if layer.weight.requires_grad:
-            layer.weight.grad = torch.mm(v.T, self.x)
-        if layer.bias is not None and layer.bias.requires_grad:
-            layer.bias.grad = v.sum(0)
-
-    def back_where(self, rose: Bool[Tensor, " batch"], old: "ByHand") -> "ByHand":
-        """The old prediction for the samples whose energy rose."""
-        return ByHand(_where(rose, old.mu, self.mu), _where(rose, old.x, self.x), self.block)
-
-    def _before_activation(self, e: Tensor) -> Tensor:
-        f = self.block.activation if isinstance(self.block, nets.Block) else None
-        return e if f is None else SLOPES[type(f)](f, self.mu, e)
-
-
-@dataclass(frozen=True)
-class ByAutograd:
-    """mu = F(x) for any differentiable block, with autograd's graph from x to mu and no further."""
-
-    mu: Float[Tensor, "batch ..."]
-    x: Float[Tensor, "batch ..."]
-    block: nn.Module
-    graph: Tensor
-
-    def pull_back(
-        self, e: Float[Tensor, "batch ..."], below: Float[Tensor, "batch ..."] | None
-    ) -> Float[Tensor, "batch ..."]:
-        if not self.graph.requires_grad:
-            raise UsageError(f"PredictiveCoding: the block {self.block} has no derivative, so no error can pass it")
-        (pulled,) = torch.autograd.grad(self.graph, self.x, e, retain_graph=True)
-        # Not in place: what comes back from a block that only reshapes is a view of e.
-        return pulled if below is None else pulled - below
-
-    def fill_gradients(self, e: Float[Tensor, "batch ..."]) -> None:
-        parameters = [p for p in self.block.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(self.graph, parameters, e / -len(e), allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-
-    def back_where(self, rose: Bool[Tensor, " batch"], old: "ByAutograd") -> "Prediction":
-        """Predicted again: no graph leads from a mixture of old and new states to their predictions."""
-        return predict(self.block, _where(rose, old.x, self.x))
-
-
-Prediction = ByHand | ByAutograd
-
-
-def predict(block: nn.Module, x: Float[Tensor, "batch ..."], *, clamped: bool = False) -> Prediction:
-    """The block's prediction from the state x below it; no error is ever pulled back to a clamped x."""
-    if _written_by_hand(block) and x.dim() == 2:
-        return ByHand(block(x), x, block)
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_(not clamped)
-        graph = block(leaf)
-    return ByAutograd(graph.detach(), leaf, block, graph)
-
-
-def _written_by_hand(block: nn.Module) -> bool:
-    if isinstance(block, nets.Block):
-        f = block.activation
-        bare = block.norm is None and block.pool is None
-        return type(block.affine) is nn.Linear and bare and (f is None or type(f) in SLOPES)
-    return type(block) is nn.Linear
-
-
-def _linear(block: nn.Module) -> nn.Linear:
-    layer = nets.affine(block)
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-# The chain of states.
-
-
-@dataclass(frozen=True)
-class Chain:
-    """All states at one moment, counted from 0: predictions[i] is block i's, from the state predictions[i].x below it.
-
-    errors[i] is the state above block i minus its prediction (for the last block minus the slope of the output's
-    energy); None where it is exactly zero because no error has arrived yet. energy is summed over the blocks.
-    """
-
-    predictions: Sequence[Prediction]
-    errors: Sequence[Tensor | None]
-    energy: Float[Tensor, " batch"]
-    target: Shaped[Tensor, "batch outputs"]
-    output: str
-
-
-def feed_forward(
-    blocks: Sequence[nn.Module], x: Float[Tensor, "batch ..."], target: Shaped[Tensor, "batch outputs"], output: str
-) -> Chain:
-    """Every hidden state at its prediction, x_l = mu_l: only the output has an error."""
-    predictions = [predict(blocks[0], x, clamped=True)]
-    for block in blocks[1:]:
-        predictions.append(predict(block, predictions[-1].mu))
-    error, energy = output_error(predictions[-1].mu, target, output)
-    return Chain(predictions, [None] * (len(blocks) - 1) + [error], energy, target, output)
-
-
-def output_error(
-    mu: Float[Tensor, "batch outputs"], target: Shaped[Tensor, "batch outputs"], output: str
-) -> tuple[Float[Tensor, "batch outputs"], Float[Tensor, " batch"]]:
-    """e_L = -dE/dmu_L, and the output's energy E."""
-    if output == "squared":
-        error = target - mu
-        return error, half_square(error)
-    log_p = mu.log_softmax(1)
-    return target - log_p.exp(), -(target * log_p).sum(1)
-
-
-def half_square(error: Float[Tensor, "batch ..."]) -> Float[Tensor, " batch"]:
-    """1/2 ||e||^2 of each sample."""
-    norm: Tensor = torch.linalg.vector_norm(error.flatten(1), dim=1)
-    return 0.5 * norm.square()
-
-
-def propose(now: Chain, rate: Float[Tensor, " batch"], order: str, lowest: int) -> Chain:
-    """One sweep: the states below blocks `lowest` and up move by rate (J^T e_above - e_below); the input never does."""
-    predictions, errors = list(now.predictions), list(now.errors)
-    last = len(predictions) - 1
-    for i in range(last, lowest - 1, -1):
-        above = now.errors[i]
-        if order == "gauss-seidel" and i < last:
-            above = predictions[i + 1].x - now.predictions[i].mu
-        assert above is not None
-        old = now.predictions[i]
-        move = old.pull_back(above, now.errors[i - 1])
-        predictions[i] = predict(old.block, torch.addcmul(old.x, move, _each(rate, move)))
-    error, energy = output_error(predictions[last].mu, now.target, now.output)
-    errors[last] = error
-    for i in range(lowest - 1, last):
-        errors[i] = error = predictions[i + 1].x - predictions[i].mu
-        energy = energy + half_square(error)
-    return Chain(predictions, errors, energy, now.target, now.output)
-
-
-def accept(now: Chain, proposed: Chain, rate: Float[Tensor, " batch"]) -> tuple[Chain, Float[Tensor, " batch"]]:
-    """The proposed chain; samples whose energy rose (or is NaN) stay where they are and halve their rate."""
-    rounding = 8 * torch.finfo(rate.dtype).eps
-    rose = ~(proposed.energy <= now.energy * (1 + rounding))
-    if not bool(rose.any()):
-        return proposed, rate
-    predictions = [
-        new if new is old else new.back_where(rose, old)  # type: ignore[arg-type]
-        for new, old in zip(proposed.predictions, now.predictions, strict=True)
-    ]
-    errors = [
-        None if new is None else _where(rose, torch.zeros_like(new) if old is None else old, new)
-        for new, old in zip(proposed.errors, now.errors, strict=True)
-    ]
-    energy = torch.where(rose, now.energy, proposed.energy)
-    chain = Chain(predictions, errors, energy, now.target, now.output)
-    return chain, torch.where(rose, rate / 2, rate)
-
-
-def _each(value: Shaped[Tensor, " batch"], like: Tensor) -> Tensor:
-    """One value a sample, to be broadcast over a state."""
-    return value.view(-1, *[1] * (like.dim() - 1))
-
-
-def _where(rose: Bool[Tensor, " batch"], old: Tensor, new: Tensor) -> Tensor:
-    return torch.where(_each(rose, new), old, new)
+def reach(order: str, sweeps: int, blocks: int) -> int:
+    """How many blocks below the output block get an error from that many sweeps."""
+    return blocks if order == "gauss-seidel" else sweeps if order == "jacobi" else 2 * sweeps
