@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from altprop import rules
 from altprop.bench import energy_family as energy
+from altprop.bench import dual_family as dual
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
@@ -75,6 +76,9 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "adaptive-relaxation": energy.adaptive_relaxation,
     "fixed-prediction": energy.fixed_prediction,
     "z-il": energy.z_il,
+    "predictive-coding": predictive_coding,
+    "difference-target-propagation": dual.difference_target_propagation,
+    "dual-propagation": dual.dual_propagation,
     "soft-wta": soft_wta,
 }
 

@@ -50,6 +50,10 @@ RULES = {
     "adaptive-relaxation": "altprop.rules.energy.adaptive_relaxation:AdaptiveRelaxation",
     "fixed-prediction": "altprop.rules.energy.fixed_prediction:FixedPrediction",
     "z-il": "altprop.rules.energy.z_il:ZIL",
+    "difference-target-propagation": (
+        "altprop.rules.targets.difference_target_propagation:DifferenceTargetPropagation"
+    ),
+    "dual-propagation": "altprop.rules.targets.dual_propagation:DualPropagation",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
