@@ -79,6 +79,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "predictive-coding": predictive_coding,
     "difference-target-propagation": dual.difference_target_propagation,
     "dual-propagation": dual.dual_propagation,
+    "dendritic-microcircuit": dual.dendritic_microcircuit,
     "soft-wta": soft_wta,
 }
 

@@ -54,6 +54,7 @@ RULES = {
         "altprop.rules.targets.difference_target_propagation:DifferenceTargetPropagation"
     ),
     "dual-propagation": "altprop.rules.targets.dual_propagation:DualPropagation",
+    "dendritic-microcircuit": "altprop.rules.energy.dendritic_microcircuit:DendriticMicrocircuit",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 

@@ -128,11 +128,12 @@ class DifferenceTargetPropagation(Rule):
             taught = [self.learn_feedback(int(i), parts[int(i)], h[int(i)], a[int(i)]) for i in self.feedback] or taught
         gap = -self.beta * e
         for i in reversed(range(len(parts))):
-            if f"blocks.{i}" in self.optimizers:
-                parts[i].fill_gradients(h[i], parts[i].pull(z[i], gap / (-self.beta * len(x))))
-                self.update(f"blocks.{i}")
+            own = gap / (-self.beta * len(x))
             if i > 0:
                 gap = self.difference(i, parts[i], h[i], a[i], gap)
+            if f"blocks.{i}" in self.optimizers:
+                parts[i].fill_gradients(h[i], parts[i].pull(z[i], own))
+                self.update(f"blocks.{i}")
         return {"loss": loss, "feedback": torch.stack(taught).mean()}
 
     def difference(

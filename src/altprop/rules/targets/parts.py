@@ -87,7 +87,8 @@ def transposed(
     """weight^T delta, in the shape of the layer's input `like`; weight stands where the layer's own does."""
     if isinstance(layer, nn.Conv2d):
         geometry = layer.stride, layer.padding, layer.dilation, layer.groups
-        return conv2d_input(list(like.shape), weight, delta, *geometry)
+        back: Tensor = conv2d_input(list(like.shape), weight, delta, *geometry)
+        return back
     return delta @ weight
 
 
@@ -97,7 +98,8 @@ def correlation(
     """delta h^T summed over the batch (and over the places of a convolution), in the shape of the layer's weight."""
     if isinstance(layer, nn.Conv2d):
         geometry = layer.stride, layer.padding, layer.dilation, layer.groups
-        return conv2d_weight(h, list(layer.weight.shape), delta, *geometry)
+        found: Tensor = conv2d_weight(h, list(layer.weight.shape), delta, *geometry)
+        return found
     return delta.T @ h
 
 
