@@ -129,7 +129,8 @@ class DendriticMicrocircuit(Rule):
             if extra or not isinstance(nets.affine(block), nn.Linear):
                 return (
                     f"block {i} must be a linear layer and an activation, and nothing else, for its cells to have "
-                    "interneurons; build the net with nets.mlp and no norm, or take DualPropagation"
+                    "interneurons; build the net with nets.mlp and no norm, cut a model with altprop.blocks(model), or take "
+                    "DualPropagation"
                 )
         if any(
             isinstance(m, nets.LeakyIntegrateAndFire | nets.LeakyRate | nets.Cell | nets.Sign) for m in net.modules()
