@@ -124,21 +124,19 @@ class DendriticMicrocircuit(Rule):
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
         if (reason := output_missing(net, problem)) is not None:
             return reason
+        in_time = (nets.LeakyIntegrateAndFire, nets.LeakyRate, nets.Cell)
+        if any(isinstance(m, (*in_time, nets.Sign)) for m in net.modules()):
+            return (
+                "a cell's rate must change a little with its potential; steps do not, nor neurons that live in time: "
+                "take relu, tanh or sigmoid"
+            )
         for i, block in enumerate(net):
             extra = isinstance(block, nets.Block) and (block.norm is not None or block.pool is not None)
             if extra or not isinstance(nets.affine(block), nn.Linear):
                 return (
                     f"block {i} must be a linear layer and an activation, and nothing else, for its cells to have "
-                    "interneurons; build the net with nets.mlp and no norm, cut a model with altprop.blocks(model), or take "
-                    "DualPropagation"
+                    "interneurons; build the net with nets.mlp and no norm, or cut a model with altprop.blocks(model)"
                 )
-        if any(
-            isinstance(m, nets.LeakyIntegrateAndFire | nets.LeakyRate | nets.Cell | nets.Sign) for m in net.modules()
-        ):
-            return (
-                "a cell's rate must change a little with its potential; steps do not, nor neurons that live in time: "
-                "take relu, tanh or sigmoid"
-            )
         return None
 
     def way_down(self, i: int) -> Float[Tensor, "units above"]:
