@@ -169,9 +169,10 @@ class DifferenceTargetPropagation(Rule):
         else:
             still = self.turned(part, a, out)
             seen, spread = (seen - still) / self.noise, (self.turned(part, a, out + eta) - still) / self.noise
-            eps, wide = eps / self.noise, self.carry(i, part, spread, h)
-            loss = 0.5 * wide.square().sum() - (eps * self.carry(i, part, seen, h)).sum()
-            gradient = correlation(part.layer, torch.cat([-eps, wide]), torch.cat([seen, spread]))
+            wide = self.carry(i, part, spread, h)
+            gradient = correlation(part.layer, torch.cat([eps / -self.noise, wide]), torch.cat([seen, spread]))
+            # The loss is a linear plus a quadratic form in B: B . gradient has the latter twice.
+            loss = (self.weight(i) * gradient).sum() - 0.5 * wide.square().sum()
         self.weight(i).grad = gradient / len(h)
         self.update(f"feedback.{i}")
         return loss / len(h)
