@@ -31,7 +31,9 @@ def build(
 ) -> tuple[DifferenceTargetPropagation, Tensor, Tensor]:
     shape, size = ((6,), 5) if kind == "perceptron" else ((2, 8, 8), 3)
     net = (
-        nets.mlp([6, 8, 7, 5], classes=4, act=act) if len(shape) == 1 else nets.conv(shape, [3, 5], classes=4, act=act)
+        nets.mlp([6, 8, 7, 5], classes=4, act=act)
+        if len(shape) == 1
+        else nets.conv(shape, [3, 5], classes=4, act=act, pooled=(0, 1))
     )
     rule = cls(net.double(), Problem(shape, 4), **{"optimizer": STILL, **options})
     return rule, *batch(size, *shape)
