@@ -8,6 +8,7 @@ from dataclasses import replace
 from altprop import rules
 from altprop.bench import energy_family as energy
 from altprop.bench import dual_family as dual
+from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
@@ -80,6 +81,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "difference-target-propagation": dual.difference_target_propagation,
     "dual-propagation": dual.dual_propagation,
     "dendritic-microcircuit": dual.dendritic_microcircuit,
+    "equilibrium-propagation": equilibrium.equilibrium_propagation,
     "soft-wta": soft_wta,
 }
 

@@ -1,5 +1,8 @@
 """A block: the unit of locality. Derivatives may be taken inside one, never through two."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -7,12 +10,13 @@ from altprop.errors import UsageError
 from altprop.nets.fields import Local
 from altprop.nets.step import Sign
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "leaky-relu": nn.LeakyReLU,
     "sigmoid": nn.Sigmoid,
+    "hard-sigmoid": partial(nn.Hardtanh, 0.0, 1.0),
     "sign": Sign,
 }
 

@@ -33,7 +33,7 @@ def mlp(
     Arguments:
         widths: input width, then the hidden ones.
         classes: adds a linear output block (initialised "lecun"); left out, the net ends in features.
-        act: "relu", "tanh", "gelu", "leaky-relu", "sigmoid" or "sign".
+        act: "relu", "tanh", "gelu", "leaky-relu", "sigmoid", "hard-sigmoid" (clipped to [0, 1]) or "sign".
         norm: layer normalisation without parameters before the activation.
         init: "kaiming", "lecun" or "uniform" (see `initialise`).
         generator: source of the weights; a fresh one with seed 0 if left out.

@@ -55,6 +55,7 @@ RULES = {
     ),
     "dual-propagation": "altprop.rules.targets.dual_propagation:DualPropagation",
     "dendritic-microcircuit": "altprop.rules.energy.dendritic_microcircuit:DendriticMicrocircuit",
+    "equilibrium-propagation": "altprop.rules.energy.equilibrium_propagation:EquilibriumPropagation",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
