@@ -82,6 +82,9 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "dual-propagation": dual.dual_propagation,
     "dendritic-microcircuit": dual.dendritic_microcircuit,
     "equilibrium-propagation": equilibrium.equilibrium_propagation,
+    "contrastive-hebbian": equilibrium.contrastive_hebbian,
+    "generec": equilibrium.generec,
+    "almeida-pineda": equilibrium.almeida_pineda,
     "soft-wta": soft_wta,
 }
 

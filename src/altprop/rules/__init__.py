@@ -56,6 +56,9 @@ RULES = {
     "dual-propagation": "altprop.rules.targets.dual_propagation:DualPropagation",
     "dendritic-microcircuit": "altprop.rules.energy.dendritic_microcircuit:DendriticMicrocircuit",
     "equilibrium-propagation": "altprop.rules.energy.equilibrium_propagation:EquilibriumPropagation",
+    "contrastive-hebbian": "altprop.rules.energy.contrastive_hebbian:ContrastiveHebbian",
+    "generec": "altprop.rules.energy.generec:GeneRec",
+    "almeida-pineda": "altprop.rules.energy.almeida_pineda:AlmeidaPineda",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 

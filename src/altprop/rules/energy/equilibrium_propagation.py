@@ -99,7 +99,9 @@ class EquilibriumPropagation(Hopfield):
             self.problem.kind == "regression" or nets.output_layer(self.net) is None or len(self.net) < 2
         ):
             raise UsageError(f"{name}: a softmax readout needs classes, an output block and a hidden block below it")
-        analytic = all(linear(b) is not None and not isinstance(b.activation, nn.Hardtanh) for b in self.net)
+        analytic = all(
+            linear(b) is not None and not isinstance(getattr(b, "activation", None), nn.Hardtanh) for b in self.net
+        )
         if self.nudge == "holomorphic" and (self.output != "squared" or not analytic):
             raise UsageError(f"{name}: complex states need linear layers, tanh or sigmoid, and output='squared'")
 

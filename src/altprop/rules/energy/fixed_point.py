@@ -35,7 +35,7 @@ class Solver:
     """How to relax: at most so many sweeps, until nothing moves by more than the tolerance."""
 
     kind: str = "asynchronous"
-    sweeps: int = 1000
+    sweeps: int = 500
     tolerance: float = 1e-5
     rate: float = 1.0
 

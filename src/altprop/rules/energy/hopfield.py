@@ -140,7 +140,8 @@ class Hopfield(Rule):
     """What rules on such nets share: arguments, what they refuse, the way to predict, the contrast of two phases.
 
     Arguments:
-        feedback: g in (0, 1], the strength of the ways down.
+        feedback: g in (0, 1], the strength of the ways down. Weights as feed-forward nets have them are too large for
+            g = 1: the states then have many places to settle in, and learning is slow and rough.
         solver: "asynchronous", "damped" or "anderson"; with it at most `sweeps` sweeps a phase, until no state moves by
             more than `tolerance`, at the `rate` (1 is undamped).
         options: those of `Rule`.
@@ -151,9 +152,9 @@ class Hopfield(Rule):
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
-        feedback: float = 1.0,
+        feedback: float = 0.1,
         solver: str = "asynchronous",
-        sweeps: int = 1000,
+        sweeps: int = 500,
         tolerance: float = 1e-5,
         rate: float = 1.0,
         **options: Any,
@@ -182,12 +183,16 @@ class Hopfield(Rule):
         return nn.functional.one_hot(y, self.problem.outputs).to(like.dtype)
 
     def contrast(self, x: Float[Tensor, "batch ..."], phases: Sequence[tuple[complex | float, States]]) -> None:
-        """Every block learns sum of c <s_l, dF_l(s_{l-1})> over the phases (c, s), times g^(l-L)."""
-        depth = len(phases[0][1])
+        """Every block learns sum of c <s_l, dF_l(s_{l-1})> over the phases (c, s), times g^(l-L).
+
+        What the ways down have made smaller than a rounding error is not made large again.
+        """
+        depth, most = len(phases[0][1]), 1 / torch.finfo(x.dtype).eps
         for i in range(depth):
             if f"blocks.{i}" not in self.optimizers:
                 continue
-            deltas = [c * self.feedback ** (i + 1 - depth) * states[i] for c, states in phases]
+            scale = min(self.feedback ** (i + 1 - depth), most)
+            deltas = [c * scale * states[i] for c, states in phases]
             if i == 0:  # all phases have the same input
                 ascend(self.net[i], x, torch.stack(deltas).sum(0).real, len(x))
             else:
@@ -196,6 +201,11 @@ class Hopfield(Rule):
 
     def settling(self, *phases: Settled) -> Metrics:
         return settling(self, self.solver, *phases)
+
+
+def clamped(u: Tensor, s: Tensor) -> Tensor:
+    """The law of outputs that stay where they are."""
+    return s
 
 
 def squared_error(s: Float[Tensor, "batch outputs"], target: Float[Tensor, "batch outputs"]) -> Float[Tensor, ""]:
@@ -221,4 +231,15 @@ def refusal(net: nn.Sequential) -> str | None:
             )
         if any(not isinstance(m, (*POOLS, nn.Sequential)) for m in ([] if pool is None else pool.modules())):
             return f"block {i} ends in {pool}, and only pooling and nn.Flatten can be sent back through"
+    return None
+
+
+def not_linear(net: nn.Sequential) -> str | None:
+    """Why not all products can be written by hand, in words."""
+    for i, block in enumerate(net):
+        if linear(block) is None:
+            return (
+                f"block {i} is no linear layer with an activation and nothing else, and this rule writes the weights' "
+                "two ways by hand; EquilibriumPropagation and ContrastiveHebbian take convolutions"
+            )
     return None
