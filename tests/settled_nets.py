@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from altprop import nets
 
+EXACT = {"sweeps": 100, "tolerance": 0.0}
+"""To the last bit, whatever it costs."""
+
 
 def small_net(*widths: int, act: str = "tanh", output: bool = True, scale: float = 0.5) -> nn.Sequential:
     """In float64, with weights small enough to settle fast, and biases that are not zero."""
@@ -32,7 +35,7 @@ def sweep(net: nn.Sequential, x: Tensor, s: list[Tensor], g: float) -> list[Tens
     return found
 
 
-def unrolled(net: nn.Sequential, x: Tensor, g: float = 1.0, sweeps: int = 300) -> list[Tensor]:
+def unrolled(net: nn.Sequential, x: Tensor, g: float = 1.0, sweeps: int = 150) -> list[Tensor]:
     states = [torch.zeros(len(x), block.affine.out_features, dtype=x.dtype) for block in net]
     for _ in range(sweeps):
         states = sweep(net, x, states, g)

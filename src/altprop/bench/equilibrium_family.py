@@ -53,9 +53,9 @@ def almeida_pineda(setting: Setting) -> Contender:
     return Contender(
         "almeida-pineda",
         hidden(setting),
-        act="tanh" if digits else ACT,
+        act=ACT,
         init="uniform",
-        options={"feedback": 0.3},
+        options={"feedback": 0.1},
         optimizer={"all": adam(3e-3 if digits else 2e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),

@@ -18,7 +18,7 @@ Departures from the papers:
 1. The net is a row of layers with symmetric weights, the ways down `feedback` times as strong; not all to all.
 2. Fixed-point equations instead of small steps; errors settle by the same solver.
 3. One step of the net, in JFB, is a sweep in order; were all states to move at once, only the output would learn.
-4. Cross-entropy of the settled outputs by default (classes). Adam by default.
+4. `output="cross-entropy"` takes the settled outputs for scores. Adam by default.
 """
 
 from functools import partial
@@ -40,7 +40,8 @@ class AlmeidaPineda(Hopfield):
     """Recurrent backpropagation on perceptrons with bounded activations.
 
     Arguments:
-        output: "cross-entropy" or "squared"; left out, squared for regression only.
+        output: the loss of the settled outputs, "squared" or "cross-entropy" (which grows weights until states settle
+            slowly).
         adjoint: "settled", or "one-step" for Jacobian-free backpropagation.
         The others are those of `Hopfield` and `Rule`.
     """
@@ -63,12 +64,11 @@ class AlmeidaPineda(Hopfield):
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
-        output: str | None = None,
+        output: str = "squared",
         adjoint: str = "settled",
         **options: Any,
     ) -> None:
         super().__init__(net, problem, **options)
-        output = output or ("squared" if self.problem.kind == "regression" else "cross-entropy")
         if output not in ("squared", "cross-entropy") or adjoint not in ("settled", "one-step"):
             raise UsageError(
                 f"AlmeidaPineda(output={output!r}, adjoint={adjoint!r}): choose the output 'squared' or "

@@ -109,9 +109,9 @@ class EquilibriumPropagation(Hopfield):
         """(nudge, weight of its phase in the gradient); a nudge of 0 is the free phase itself."""
         b = self.beta
         if self.nudge == "positive":
-            return [(b, 1 / b), (0, -1 / b)]
+            return [(b, 1 / b), (0.0, -1 / b)]
         if self.nudge == "negative":
-            return [(0, 1 / b), (-b, -1 / b)]
+            return [(0.0, 1 / b), (-b, -1 / b)]
         if self.nudge == "centred":
             return [(b, 0.5 / b), (-b, -0.5 / b)]
         if points < 2:

@@ -26,8 +26,6 @@ Move = Callable[[int, States], Tensor]
 KINDS = ("asynchronous", "damped", "anderson")
 LOOK = 5
 MEMORY = 5
-REGULAR = 1e-8
-"""Of Anderson's normal equations, relative to their trace."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +100,17 @@ class Anderson:
         return [part.view_as(t) for part, t in zip(mixed.split([t[0].numel() for t in old], 1), old, strict=True)]
 
     def _mix(self) -> Inexact[Tensor, "batch units"]:
-        """s + rate f - (dS + rate dF) w, where w leaves the least of f - dF w."""
+        """s + rate f - (dS + rate dF) w, where w leaves the least of f - dF w; 0 for a sample whose f just grew."""
         s, f = self.states[-1], self.moves[-1]
         if len(self.states) == 1:
             return s + self.rate * f
         ds, df = (torch.stack(past, 2).diff(dim=2) for past in (self.states, self.moves))
         gram = df.mT @ df
-        size = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-        shift = (REGULAR * size + torch.finfo(s.dtype).tiny) * torch.eye(gram.size(1)).to(gram)
+        trace, eps = gram.diagonal(dim1=1, dim2=2).sum(1), torch.finfo(s.dtype).eps
+        shift = (10 * eps * trace + eps**2)[:, None, None] * torch.eye(gram.size(1)).to(gram)
         w = torch.linalg.solve(gram + shift, df.mT @ f.unsqueeze(2))
+        grew = f.abs().square().sum(1) > self.moves[-2].abs().square().sum(1)
+        w = w.masked_fill(grew[:, None, None], 0.0)
         mixed: Tensor = s + self.rate * f - ((ds + self.rate * df) @ w).squeeze(2)
         return mixed
 

@@ -106,20 +106,20 @@ class GeneRec(Hopfield):
         return {"loss": squared_error(minus.states[-1], target), **self.settling(minus, plus)}
 
     def _learn_ways(self, minus: States, plus: States) -> None:
-        """Both ways between layers i - 1 and i, counted from the input; biases are weights from a unit that is 1."""
+        """Both ways between block i and what is below it (0 is the input); biases are weights from a unit that is 1."""
         depth, most = len(self.net), 1 / torch.finfo(minus[0].dtype).eps
         changes = [p - m for m, p in zip(minus, plus, strict=True)]
         senders = minus if self.kind == "plain" else [(m + p) / 2 for m, p in zip(minus, plus, strict=True)]
-        for i, block in enumerate(self.net, 1):
-            scale = min(self.feedback ** (i - depth), most) / (-self.clamp * len(minus[0]))
-            up, down = (scale * changes[i]).T @ senders[i - 1], (scale * senders[i]).T @ changes[i - 1]
+        for i, block in enumerate(self.net):
+            scale = min(self.feedback ** (i + 1 - depth), most) / (-self.clamp * len(minus[0]))
+            up, down = (scale * changes[i + 1]).T @ senders[i], (scale * senders[i + 1]).T @ changes[i]
             if self.kind == "symmetrised":
                 up = down = up + down
             layer = linear(block)
             assert layer is not None
-            learners = [(f"blocks.{i - 1}", layer.weight, up), (f"feedback.{i}", self.ways.get(str(i)), down)]
+            learners = [(f"blocks.{i}", layer.weight, up), (f"feedback.{i}", self.ways.get(str(i)), down)]
             if layer.bias is not None and layer.bias.requires_grad:
-                layer.bias.grad = scale * changes[i].sum(0)
+                layer.bias.grad = scale * changes[i + 1].sum(0)
             for part, weight, gradient in learners:
                 if part not in self.optimizers:
                     continue
