@@ -70,7 +70,7 @@ def test_a_start_that_is_the_solution_stays_there() -> None:
     move, _, solution = linear_problem(0.7)
     for kind in KINDS:
         found = relax(move, list(solution.split(4, 1)), Solver(kind, 500, 1e-12))
-        assert found.sweeps == 5
+        assert found.sweeps == 4
         torch.testing.assert_close(torch.cat(found.states, 1), solution, rtol=0.0, atol=1e-12)
 
 

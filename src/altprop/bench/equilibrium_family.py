@@ -55,7 +55,7 @@ def almeida_pineda(setting: Setting) -> Contender:
         hidden(setting),
         act=ACT,
         init="uniform",
-        options={"feedback": 0.1},
+        options={"feedback": 0.1} if digits else {"feedback": 0.1, "tolerance": 1e-4},
         optimizer={"all": adam(3e-3 if digits else 2e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),

@@ -5,7 +5,7 @@
 "anderson":     the damped step, made from the last five ones by least squares, each sample alone
                 (Walker & Ni 2011, doi 10.1137/10078356X; Bai et al. 2019, arXiv 1909.01377)
 
-Every fifth sweep is looked at, and relaxation ends when no unit of no sample moves by more than the tolerance.
+Every fourth sweep is looked at, and relaxation ends when no unit of no sample moves by more than the tolerance.
 """
 
 import warnings
@@ -24,7 +24,7 @@ Move = Callable[[int, States], Tensor]
 """The value that state i would have with all the others as they are."""
 
 KINDS = ("asynchronous", "damped", "anderson")
-LOOK = 5
+LOOK = 4
 MEMORY = 5
 
 
