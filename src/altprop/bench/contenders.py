@@ -9,6 +9,7 @@ from altprop import rules
 from altprop.bench import energy_family as energy
 from altprop.bench import dual_family as dual
 from altprop.bench import equilibrium_family as equilibrium
+from altprop.bench import bidirectional_family as bidirectional
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
@@ -85,6 +86,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "contrastive-hebbian": equilibrium.contrastive_hebbian,
     "generec": equilibrium.generec,
     "almeida-pineda": equilibrium.almeida_pineda,
+    "bidirectional-predictive-coding": bidirectional.bidirectional_predictive_coding,
     "soft-wta": soft_wta,
 }
 

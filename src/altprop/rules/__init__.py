@@ -59,6 +59,9 @@ RULES = {
     "contrastive-hebbian": "altprop.rules.energy.contrastive_hebbian:ContrastiveHebbian",
     "generec": "altprop.rules.energy.generec:GeneRec",
     "almeida-pineda": "altprop.rules.energy.almeida_pineda:AlmeidaPineda",
+    "bidirectional-predictive-coding": (
+        "altprop.rules.energy.bidirectional_predictive_coding:BidirectionalPredictiveCoding"
+    ),
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
