@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "Claims": "altprop.rule",
+    "GPSP": "altprop.rules.energy.gpsp",
     "Metrics": "altprop.rule",
     "Problem": "altprop.rule",
     "Rule": "altprop.rule",

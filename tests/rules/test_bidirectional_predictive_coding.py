@@ -16,7 +16,9 @@ SGD = partial(torch.optim.SGD, lr=0.1)
 
 
 def rule_on(net: nn.Sequential, **options: object) -> BidirectionalPredictiveCoding:
-    return BidirectionalPredictiveCoding(net.double(), **{"optimizer": SGD, "alpha_down": 0.3, **options})
+    return BidirectionalPredictiveCoding(
+        net.double(), **{"optimizer": SGD, "alpha_down": 0.3, "sweeps": 8, "rate": 0.1, **options}
+    )
 
 
 def batch(count: int = 5) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,20 @@ def bidirectional_predictive_coding(setting: Setting) -> Contender:
     return Contender(
         "bidirectional-predictive-coding",
         hidden(setting),
-        optimizer={"all": adam(1e-3, eps=1e-10)},
+        options={"alpha_down": 1e-4, "rate": 0.03, "sweeps": 4},
+        optimizer={"all": adam(3e-3 if setting.task == "digits" else 2e-3, eps=1e-10)},
         schedule="fall",
-        card=Card(tuning="rates and sweeps chosen on validation with one seed"),
+        card=Card(tuning="rates, sweeps and the weight of what is predicted from above on validation with one seed"),
+    )
+
+
+def backward_prediction(setting: Setting) -> Contender:
+    return Contender(
+        "backward-prediction",
+        hidden(setting),
+        act="tanh",
+        options={"substeps": 2},
+        optimizer={"all": adam(2e-3 if setting.task == "digits" else 1e-3)},
+        schedule="fall",
+        card=Card("tanh", tuning="activation, rate and sub-steps chosen on validation with one seed"),
     )

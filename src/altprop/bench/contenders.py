@@ -87,6 +87,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "generec": equilibrium.generec,
     "almeida-pineda": equilibrium.almeida_pineda,
     "bidirectional-predictive-coding": bidirectional.bidirectional_predictive_coding,
+    "backward-prediction": bidirectional.backward_prediction,
     "soft-wta": soft_wta,
 }
 

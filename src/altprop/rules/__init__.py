@@ -62,6 +62,7 @@ RULES = {
     "bidirectional-predictive-coding": (
         "altprop.rules.energy.bidirectional_predictive_coding:BidirectionalPredictiveCoding"
     ),
+    "backward-prediction": "altprop.rules.energy.backward_prediction:BackwardPrediction",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 

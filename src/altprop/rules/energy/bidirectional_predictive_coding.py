@@ -61,8 +61,9 @@ class BidirectionalPredictiveCoding(Rule):
     Arguments:
         sweeps: relaxation sweeps per batch.
         rate: of the states.
-        alpha_up, alpha_down: weights of what is predicted from below, and from above. Small alpha_down (1e-4, say) is
-            best for classifying; for drawing it wants to be larger.
+        alpha_up, alpha_down: weights of what is predicted from below, and from above. Small alpha_down (1e-4) is best
+            for classifying; for drawing it wants to be larger (0.1). They and the rate are attributes, and may be
+            others when images are completed (alpha_down=1, alpha_up=0.1).
         The others are those of `Rule`; the parts are "blocks.0", ... and "down.0", ... (the mirrored blocks).
 
     Metrics: "loss", half the squared error at the output before relaxing; "energy" after it; "residual", the length of
@@ -87,10 +88,10 @@ class BidirectionalPredictiveCoding(Rule):
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
-        sweeps: int = 8,
-        rate: float = 0.1,
+        sweeps: int = 4,
+        rate: float = 0.03,
         alpha_up: float = 1.0,
-        alpha_down: float = 1e-3,
+        alpha_down: float = 1e-4,
         optimizer: OptimizerSpec = SMALL_EPS_ADAM,
         **options: Any,
     ) -> None:
