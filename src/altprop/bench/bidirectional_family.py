@@ -1,6 +1,6 @@
 """The contenders that learn in both directions: one plain function each, from a `Setting` to a `Contender`."""
 
-from altprop.bench.contender import Card, Contender, Setting, adam, hidden
+from altprop.bench.contender import Card, Contender, Setting, adam, hidden, sgd
 
 
 def bidirectional_predictive_coding(setting: Setting) -> Contender:
@@ -23,4 +23,16 @@ def backward_prediction(setting: Setting) -> Contender:
         optimizer={"all": adam(2e-3 if setting.task == "digits" else 1e-3)},
         schedule="fall",
         card=Card("tanh", tuning="activation, rate and sub-steps chosen on validation with one seed"),
+    )
+
+
+def forward_backward_lateral(setting: Setting) -> Contender:
+    return Contender(
+        "forward-backward-lateral",
+        hidden(setting),
+        output=False,
+        act="tanh",
+        optimizer={"blocks": sgd(0.5), "backward": sgd(0.1), "lateral": sgd(0.1), "head": adam(1e-2)},
+        schedule="fall",
+        card=Card("tanh", tuning="rates, sweeps and decay chosen on validation with one seed", note="a linear readout"),
     )

@@ -88,6 +88,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "almeida-pineda": equilibrium.almeida_pineda,
     "bidirectional-predictive-coding": bidirectional.bidirectional_predictive_coding,
     "backward-prediction": bidirectional.backward_prediction,
+    "forward-backward-lateral": bidirectional.forward_backward_lateral,
     "soft-wta": soft_wta,
 }
 

@@ -63,6 +63,7 @@ RULES = {
         "altprop.rules.energy.bidirectional_predictive_coding:BidirectionalPredictiveCoding"
     ),
     "backward-prediction": "altprop.rules.energy.backward_prediction:BackwardPrediction",
+    "forward-backward-lateral": "altprop.rules.energy.forward_backward_lateral:ForwardBackwardLateral",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
