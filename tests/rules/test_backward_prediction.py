@@ -119,12 +119,12 @@ def test_backward_layers_become_the_regression_of_noise_on_change() -> None:
     """For a linear block y = W x with unit noise the best B is W^T (W W^T)^-1."""
     net = nn.Sequential(nets.Block(nn.Linear(6, 9)), nets.Block(nn.Linear(9, 4)))
     rule = rule_on(net, optimizer={"blocks": partial(torch.optim.SGD, lr=0.0), "backward": SGD})
-    w = net[1].affine.weight
-    torch.nn.init.orthogonal_(w)
+    w = net[1].affine.weight.detach()
+    nn.init.orthogonal_(w)
     x, y = batch(200)
     for _ in range(300):
         rule.step(x, y)
-    b = rule.backward_layers[0].weight
+    b = rule.backward_layers[0].weight.detach()
     best = w.T @ torch.linalg.inv(w @ w.T)
     assert float((b - best).norm() / best.norm()) < 0.05
 
