@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from altprop import rules
-from altprop.bench import energy_family as energy
-from altprop.bench import dual_family as dual
-from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import bidirectional_family as bidirectional
+from altprop.bench import dual_family as dual
+from altprop.bench import energy_family as energy
+from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import forward_forward_family as family
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
@@ -78,7 +78,6 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "adaptive-relaxation": energy.adaptive_relaxation,
     "fixed-prediction": energy.fixed_prediction,
     "z-il": energy.z_il,
-    "predictive-coding": predictive_coding,
     "difference-target-propagation": dual.difference_target_propagation,
     "dual-propagation": dual.dual_propagation,
     "dendritic-microcircuit": dual.dendritic_microcircuit,

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from altprop.bench.compare import carry_out, measured
+from altprop.bench.energy_recipes import ENERGY, ENERGY_HEAD
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
 from altprop.bench.publish import read_rows, write_page
 from altprop.bench.recipe import Goal, Recipe, publish, section, summary
@@ -66,6 +67,9 @@ PAGES = {
     "forward_forward_generation": "digits that a forward-forward net draws, and what they are worth",
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
+    "energy_family": "rules that relax to an equilibrium, and their kin",
+    "relaxation": "how fast states relax, how far, and how near to backpropagation the updates are",
+    "energy_drawings": "digits that a net of both directions draws and completes",
     "target_trees": "how few comparisons find the nearest of many class targets",
     "dead_neurons": "how many spiking units never fire, by what they learn from",
     "streaming": "the data once, one sample at a time, each answered before it is learned from",
@@ -87,6 +91,7 @@ BOOK = (
     Page("README", FOUNDATION_HEAD, FOUNDATION),
     Page("forward_forward_family", FORWARD_FORWARD_HEAD, FORWARD_FORWARD),
     Page("signal_propagation_family", SIGNAL_PROPAGATION_HEAD, SIGNAL_PROPAGATION),
+    Page("energy_family", ENERGY_HEAD, ENERGY),
 )
 
 
