@@ -17,7 +17,8 @@ from altprop import nets
 from altprop.errors import UsageError
 
 Metrics = dict[str, Tensor]
-"""What a step reports: 0-dimensional detached tensors by name; "loss" is there for every rule."""
+"""What a step reports: 0-dimensional detached tensors by name; "loss" is there for every rule. Rules that relax to a
+tolerance add "unsettled", 1 where they did not reach it and 0 where they did; the table says so where it was often."""
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 OptimizerSpec = OptimizerFactory | Mapping[str, OptimizerFactory]

@@ -1,6 +1,7 @@
 """The training loop: divergence is stored, test data is never trained on, the process gets its settings back."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from altprop.bench import cases, protocol, stats
 from altprop.bench import compare as comparing
-from altprop.bench import protocol
 from altprop.bench.compare import compare
 from altprop.bench.contender import Setting
 from altprop.bench.contenders import contender
 from altprop.bench.protocol import Budget
 from altprop.bench.train import Process
+from altprop.report import words
 from altprop.tasks import Task, load
 
 
@@ -135,3 +137,15 @@ def test_the_training_loss_of_the_epoch_so_far_is_stored(tmp_path: Path) -> None
             seen += len(y)
             means[epoch * len(task.train) + int(seen)] = total / seen
     assert stored.to_dict() == pytest.approx({samples: means[samples] for samples in stored.index})
+
+
+def test_the_table_says_when_states_did_not_settle(tmp_path: Path) -> None:
+    found = {}
+    for sweeps in (1, 500):
+        options = {"seeds": 1, "epochs": 1, "store": f"{tmp_path}/{sweeps}.db"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = compare("digits", ["almeida-pineda"], settings=[f"almeida-pineda.sweeps={sweeps}"], **options)
+        own = stats.final(cases.arrange(frame))
+        found[sweeps] = words.status(own[own["rule"] == "almeida-pineda"])
+    assert found == {1: "finished, but in 100% of its last steps states did not settle", 500: "finished"}

@@ -126,9 +126,9 @@ ENERGY = (
         chosen=deep,
         controls="none",
         curve=False,
-        text="Residual blocks of 128 units, scaled by depth and width (muPC). Eight sweeps from the output down at a state "
-        "rate of 0.8, against 64 sweeps of all states at once at 0.3, in which the error that comes to the first blocks is "
-        "smaller than a rounding error.",
+        text="Residual blocks of 128 units, scaled by depth and width (muPC). Eight sweeps from the output down at a "
+        "state rate of 0.8, against 64 sweeps of all states at once at 0.3, by which time the error has only just come "
+        "to the first block.",
     ),
     Recipe(
         "Equilibrium propagation",

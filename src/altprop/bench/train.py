@@ -22,6 +22,9 @@ from altprop.errors import UsageError
 from altprop.rule import Metrics, Rule
 from altprop.tasks import Task, jitter, order
 
+UNSETTLED = 0.1
+"""The share of an epoch's steps whose relaxation may fall short of its tolerance without a word in the table."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -139,7 +142,7 @@ class Run:
         self.epoch = -1
         self.samples, self.operations, self.peak = 0, 0, 0
         self.per_sample, self.forward = 0.0, 0.0
-        self.losses = Mean()
+        self.losses, self.unsettled = Mean(), Mean()
         self.saved = saved
         if saved is not None and (self.folder / saved).exists():
             self._restore(*checkpoint.read(self.folder / saved))
@@ -153,19 +156,26 @@ class Run:
             self.rule.progress = progress
             if self.samples % len(self.plan.task.train) == 0:
                 self._count(x, y)
-                self.losses = Mean()
+                self.losses, self.unsettled = Mean(), Mean()
             with self.clock.running(self.device):
                 metrics = self._step(x, y)
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
                 raise Diverged(f"the loss was {loss} after {self.samples + len(y):,} samples")
             self.losses.add(loss, len(y))
+            if "unsettled" in metrics:
+                self.unsettled.add(float(metrics["unsettled"]), len(y))
             before, self.samples = self.samples, self.samples + len(y)
             self.operations += round(self.per_sample * len(y))
             if self._due(before):
                 self._measure()
             advance(self._progress())
-        self._end("ok")
+        self._end("ok", self._remark())
+
+    def _remark(self) -> str:
+        """What a reader of the table should know of the last epoch, in words."""
+        share = self.unsettled.total / max(self.unsettled.weight, 1)
+        return f"in {share:.0%} of its last steps states did not settle" if share > UNSETTLED else ""
 
     def _step(self, x: Tensor, y: Tensor) -> Metrics:
         return self.rule.step(x, y)
@@ -253,6 +263,7 @@ class Run:
             "per_sample": self.per_sample,
             "peak": self.peak,
             "losses": vars(self.losses),
+            "unsettled": vars(self.unsettled),
             "clock": vars(self.clock),
             "finishing": vars(self.finishing),
         }
@@ -269,7 +280,8 @@ class Run:
         position = state["position"]
         self.samples, self.operations = position["samples"], position["operations"]
         self.per_sample, self.peak = position["per_sample"], position["peak"]
-        self.losses = Mean(**position.get("losses", {}))  # runs saved by older versions have none
+        for name in ("losses", "unsettled"):  # runs saved by older versions may have none
+            setattr(self, name, Mean(**position.get(name, {})))
         self.clock, self.finishing = meter.Clock(**position["clock"]), meter.Clock(**position["finishing"])
 
     def stop(self, status: str, reason: str = "") -> None:

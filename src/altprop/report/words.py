@@ -13,11 +13,12 @@ def status(runs: pd.DataFrame) -> str:
     said = []
     for state in runs["state"].unique():
         group = runs[runs["state"] == state]
-        if state == "ok":
-            continue
         many = f"{len(group)} of {len(runs)} seeds " if len(runs) > 1 and len(group) < len(runs) else ""
         last = group.iloc[-1]
         reason = str(last["reason"] or "")
+        if state == "ok":
+            said += [f"finished, but {reason}"] if reason else []
+            continue
         if state in ("running", "interrupted") and last["epoch"] == last["epoch"]:
             reason = f"at epoch {last['epoch']:.3g}" + (f", {reason}" if reason else "")
             said.append(f"{many}{state} {reason}")

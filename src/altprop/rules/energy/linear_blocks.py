@@ -3,23 +3,16 @@
 A delta is what stands for the loss's derivative by W x + b.
 """
 
-from collections.abc import Callable
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop import nets
 from altprop.rule import Problem
+from altprop.rules.energy.prediction import SLOPES
 from altprop.rules.losses import output_missing
 
-SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda f, h, v: torch.ops.aten.threshold_backward(v, h, 0),
-    nn.LeakyReLU: lambda f, h, v: torch.ops.aten.leaky_relu_backward(v, h, f.negative_slope, True),
-    nn.Tanh: lambda f, h, v: torch.ops.aten.tanh_backward(v, h),
-    nn.Sigmoid: lambda f, h, v: torch.ops.aten.sigmoid_backward(v, h),
-}
-"""v times the slope of the activation f where its *output* is h, in one pass over memory."""
+KNOWN = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
+"""Activations whose slope is known from what they give."""
 
 
 def refusal(net: nn.Sequential, problem: Problem) -> str | None:
@@ -32,8 +25,8 @@ def foreign_block(net: nn.Sequential) -> str | None:
     for i, block in enumerate(net):
         bare = not isinstance(block, nets.Block) or (block.norm is None and block.pool is None)
         f = activation_of(block)
-        if type(nets.affine(block)) is not nn.Linear or not bare or not (f is None or type(f) in SLOPES):
-            names = ", ".join(kind.__name__ for kind in SLOPES)
+        if type(nets.affine(block)) is not nn.Linear or not bare or not (f is None or type(f) in KNOWN):
+            names = ", ".join(kind.__name__ for kind in KNOWN)
             return (
                 f"block {i} is not a linear layer with one of the activations {names} or none, without norm and "
                 "pooling; build the net with altprop.nets.mlp"
@@ -57,7 +50,7 @@ def before_activation(
 ) -> Float[Tensor, "batch outputs"]:
     """The delta of an error e at the block's output h."""
     f = activation_of(block)
-    return e if f is None else SLOPES[type(f)](f, h, e)
+    return e if f is None else SLOPES[type(f)](f, h, h, e)  # its sign is all that leaky-relu asks of z
 
 
 def fill_gradients(block: nn.Module, delta: Float[Tensor, "batch outputs"], x: Float[Tensor, "batch inputs"]) -> None:
