@@ -38,7 +38,7 @@ def dendritic_microcircuit(setting: Setting) -> Contender:
         init="lecun",
         options={"nudge": nudge},
         optimizer={
-            "blocks.0": adam(1e-2 if digits else 4e-3),
+            "blocks.0": adam(1e-2),
             "blocks": sgd(rate, momentum=0.9),
             "interneurons": sgd(rate / nudge, momentum=0.9),  # so they follow the cells that they stand for
             "lateral": sgd(0.0),
