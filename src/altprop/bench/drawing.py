@@ -28,7 +28,7 @@ from altprop.rules.energy.bidirectional_predictive_coding import BidirectionalPr
 from altprop.tasks import Task
 
 PROCESS = Process(precision="medium")
-COMPLETING = {"alpha_up": 0.1, "alpha_down": 1.0, "rate": 0.1}
+COMPLETING = {"alpha_up": 1.0, "alpha_down": 1.0, "rate": 0.1}
 NAMES = ("classifier", "draughtsman")
 
 
@@ -38,7 +38,7 @@ class Study:
 
     task: str = "mnist"
     width: int = 256
-    epochs: int = 5
+    epochs: int = 1
     seed: int = 0
     samples: int = 1000
     sweeps: int = 300

@@ -63,7 +63,7 @@ class BidirectionalPredictiveCoding(Rule):
         rate: of the states.
         alpha_up, alpha_down: weights of what is predicted from below, and from above. Small alpha_down (1e-4) is best
             for classifying; for drawing it wants to be larger (0.1). They and the rate are attributes, and may be
-            others when images are completed (alpha_down=1, alpha_up=0.1).
+            others when images are completed (1 and 1).
         The others are those of `Rule`; the parts are "blocks.0", ... and "down.0", ... (the mirrored blocks).
 
     Metrics: "loss", half the squared error at the output before relaxing; "energy" after it; "residual", the length of
