@@ -7,7 +7,7 @@ import pandas as pd
 from altprop.bench.drawing import Study, run, upper_half
 from altprop.tasks import load
 
-STUDY = Study("digits", 64, epochs=8, samples=100, sweeps=50)
+STUDY = Study("digits", 64, epochs=8, samples=100, sweeps=300)
 
 
 def test_drawings_are_published_and_completing_beats_the_mean_image(tmp_path: Path) -> None:
