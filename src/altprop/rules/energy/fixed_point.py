@@ -5,7 +5,8 @@
 "anderson":     the damped step, made from the last five ones by least squares, each sample alone
                 (Walker & Ni 2011, doi 10.1137/10078356X; Bai et al. 2019, arXiv 1909.01377)
 
-Every fourth sweep is looked at, and relaxation ends when no unit of no sample moves by more than the tolerance.
+Every fourth sweep is looked at, and relaxation ends when no unit of any sample moves by more than the tolerance
+(times the largest value, where that is above 1: rounding errors grow with it).
 """
 
 import warnings
@@ -49,7 +50,7 @@ class Solver:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where relaxation ended. residual: the largest move of the last sweep, 0-dimensional."""
+    """Where relaxation ended. residual: the largest move of the last sweep, relative to values above 1."""
 
     states: States
     residual: Float[Tensor, ""]
@@ -74,10 +75,14 @@ def relax(move: Move, start: Sequence[Tensor], solver: Solver) -> Settled:
             else:
                 states = [damped(s, m, solver.rate) for s, m in zip(old, moved, strict=True)]
         if looked:
-            residual = torch.stack([(m - s).abs().max() for s, m in zip(old, moved, strict=True)]).max()
+            residual = largest([m - s for s, m in zip(old, moved, strict=True)]) / largest(old).clamp(min=1.0)
             if bool(residual <= solver.tolerance):
                 break
     return Settled(states, residual, sweep)
+
+
+def largest(states: States) -> Float[Tensor, ""]:
+    return torch.stack([s.abs().max() for s in states]).max()
 
 
 def damped(old: Tensor, new: Tensor, rate: float) -> Tensor:
