@@ -14,6 +14,7 @@ def test_drawings_are_published_and_completing_beats_an_empty_half(tmp_path: Pat
     table = run(STUDY, tmp_path).set_index("net")
     folder = tmp_path / "energy-drawings"
     assert {path.name for path in folder.iterdir()} == {"drawings.png", "drawings.svg", "rows.csv"}
+    assert "| draughtsman | 0.1 |" in (tmp_path / "energy_drawings.md").read_text()
     assert list(pd.read_csv(folder / "rows.csv")["net"]) == ["classifier", "draughtsman", "mean image"]
     assert table.loc["classifier", "accuracy"] > 0.7 and table.loc["draughtsman", "accuracy"] > 0.3
     data = load("digits").flat()

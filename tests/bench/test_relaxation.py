@@ -12,7 +12,7 @@ from altprop.rules.energy.predictive_coding import PredictiveCoding
 
 STUDY = relaxation.Study(
     "digits", (16, 16), epochs=1, seeds=2, batch=64, sweeps=(2, 8), betas=(0.01, 1.0), rates=(1e-3, 1e-2),
-    rules=("predictive-coding", "z-il"), settled={"sweeps": 6, "rate": 0.3},
+    rules=("predictive-coding", "z-il", "almeida-pineda"), settled={"sweeps": 6, "rate": 0.3},
 )  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def test_the_study_is_published(tmp_path: Path) -> None:
     tables = {part: pd.read_csv(folder / f"{part}.csv") for part in ("sweeps", "knob", "alignment")}
     assert {path.name for path in folder.glob("*.png")} == {"sweeps.png", "knob.png"}
     sweeps, knob, alignment = tables.values()
-    assert len(sweeps) == 2 * 2 * 2 and len(knob) == 2 * 3 * 2 * 3 and len(alignment) == 2 * 2 * 3
+    assert len(sweeps) == 2 * 2 * 2 and len(knob) == 2 * 3 * 2 * 3 and len(alignment) == 3 * 2 * 3
     passes = sweeps.groupby(["start", "sweeps"])["passes"].mean()
     assert (passes[:, 8] > 1.5 * passes[:, 2]).all()
     at = knob.groupby(["beta", "block"])[["cosine", "ratio"]].mean()
@@ -31,6 +31,8 @@ def test_the_study_is_published(tmp_path: Path) -> None:
     assert set(knob["rate"]) <= {1e-3, 1e-2}
     exact = alignment[alignment["rule"] == "z-il"]
     assert exact["cosine"].to_numpy() == pytest.approx(1.0, abs=1e-5) and exact["residual"].isna().all()
+    own = alignment[alignment["rule"] == "almeida-pineda"]
+    assert own["cosine"].to_numpy() == pytest.approx(1.0, abs=1e-3) and (own["residual"] < 1e-3).all()
     text = (tmp_path / "relaxation.md").read_text()
     assert "## Sweeps" in text and "| cross-entropy | backprop |" in text and "## Speed" not in text
 

@@ -20,6 +20,7 @@ from altprop import tasks
 from altprop.bench.contender import Contender, Setting, adam
 from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
+from altprop.bench.publish import markdown, write_page
 from altprop.bench.teaching import trained
 from altprop.bench.train import Process
 from altprop.report.figures import LOOK, save
@@ -96,7 +97,30 @@ def run(study: Study, output: Path) -> pd.DataFrame:
     found = pd.DataFrame(table)
     with replaced(folder / "rows.csv") as path:
         found.to_csv(path, index=False, float_format="%.5g")
+    write_page(output / "energy_drawings.md", page(found, study))
     return found
+
+
+def page(table: pd.DataFrame, study: Study) -> str:
+    """The study in Markdown."""
+    lines = []
+    for row in table.to_dict("records"):
+        right, error = row["accuracy"], row["squared_error"]
+        weight = "" if pd.isna(row["alpha_down"]) else f"{row['alpha_down']:g}"
+        lines.append([str(row["net"]), weight, "" if pd.isna(right) else f"{100 * right:.1f} %",
+                      "" if pd.isna(error) else f"{error:.3f}"])  # fmt: skip
+    return f"""# Drawings by an energy
+
+Made by `python -m altprop.bench.drawing` (this page too). {study.task}, bidirectional predictive coding on two hidden
+blocks of {study.width} units, {study.epochs} epoch(s), seed {study.seed}. One net is tuned to classify, the other gives
+what is predicted from above a larger weight (`alpha_down`), and draws: a digit for each label, from the top down. Then
+the upper half of a test image is clamped, and all else relaxes for {study.sweeps} sweeps. The error is that of the
+covered pixels, squared, mean over {study.samples:,} test images; the mean training image stands for knowing nothing.
+
+{markdown(["net", "alpha_down", "test accuracy", "error of the covered half"], lines)}
+
+![digits drawn for each class, and covered images completed](energy-drawings/drawings.png)
+"""
 
 
 def draw_rows(rows: Mapping[str, Tensor], shape: tuple[int, ...], folder: Path) -> list[Path]:

@@ -19,9 +19,10 @@ import pandas as pd
 import torch
 import tyro
 from rich.console import Console
+from torch import Tensor
 
 from altprop import tasks
-from altprop.analysis.alignment import by_backprop, compare, updates
+from altprop.analysis.alignment import Gradients, by_backprop, compare, updates
 from altprop.analysis.trace import Trace
 from altprop.bench import relaxation_page
 from altprop.bench.contender import Contender, Setting, adam
@@ -32,6 +33,8 @@ from altprop.bench.teaching import teach
 from altprop.bench.train import Process
 from altprop.report.replace import replaced
 from altprop.rule import Rule
+from altprop.rules.energy.almeida_pineda import AlmeidaPineda
+from altprop.rules.energy.hopfield import Hopfield
 from altprop.tasks import Task
 
 ALIGNED = (
@@ -42,6 +45,15 @@ ALIGNED = (
     "adaptive-relaxation",
     "fixed-prediction",
     "z-il",
+    "bidirectional-predictive-coding",
+    "backward-prediction",
+    "difference-target-propagation",
+    "dual-propagation",
+    "dendritic-microcircuit",
+    "equilibrium-propagation",
+    "contrastive-hebbian",
+    "generec",
+    "almeida-pineda",
 )
 
 
@@ -147,9 +159,18 @@ def alignment(study: Study) -> Iterator[dict[str, object]]:
         fresh = chosen.build(study.setting(), 0)
         for moment, rule in (("fresh", fresh), ("trained", taught(study, chosen, data, 0).rule)):
             found, residual = updates(rule, x, y)
-            for row in compare(found, by_backprop(rule, x, y)):
+            for row in compare(found, exact(rule, x, y)):
                 yield {"rule": name, "moment": moment, "block": row.part, "cosine": row.cosine,
                        "ratio": row.ratio, "residual": residual}  # fmt: skip
+
+
+def exact(rule: Rule, x: Tensor, y: Tensor) -> Gradients:
+    """The gradient of the loss of what the rule predicts with: of settled states, by an adjoint that settles too, where
+    it predicts by settling; else backpropagation's through the forward pass."""
+    if not isinstance(rule, Hopfield):
+        return by_backprop(rule, x, y)
+    settled = AlmeidaPineda(rule.net, rule.problem, feedback=rule.feedback, sweeps=2000, tolerance=1e-6)
+    return updates(settled, x, y)[0]
 
 
 PARTS: Mapping[str, Callable[[Study], pd.DataFrame]] = {

@@ -99,8 +99,9 @@ def of_alignment(table: pd.DataFrame, folder: Path) -> str:
 
 The rules with the settings of their contenders on this net, on one training batch, when fresh and after three epochs
 of their own training: cosine and ratio of lengths to backpropagation's gradient of the rule's cost, from the first
-block to the output block. Updates of one step are summed where there are several. (What Adam or weight decay make of
-them comes after.)
+block to the output block; for the last four rules, which predict by settling, to the gradient of the settled states'
+squared error. Updates of one step are summed where there are several. (What Adam or weight decay make of them comes
+after. Residuals are each rule's own measure: see its page.)
 
 {markdown(["rule", "when", "cosine by block", "ratio by block", "residual"], rows)}
 """
