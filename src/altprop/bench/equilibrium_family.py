@@ -13,8 +13,8 @@ def equilibrium_propagation(setting: Setting) -> Contender:
         hidden(setting),
         act=ACT,
         init="uniform",
-        options={"feedback": 0.3, "beta": 0.3},
-        optimizer={"all": adam(3e-3 if digits else 2e-3)},
+        options={"feedback": 0.1, "beta": 0.3},
+        optimizer={"all": adam(3e-3 if digits else 1e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),
     )
