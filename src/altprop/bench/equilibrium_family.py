@@ -28,7 +28,7 @@ def contrastive_hebbian(setting: Setting) -> Contender:
         act=ACT,
         init="uniform",
         options={"feedback": 0.1},
-        optimizer={"all": adam(3e-3 if digits else 2e-3)},
+        optimizer={"all": adam(3e-3 if digits else 1e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),
     )
@@ -42,7 +42,7 @@ def generec(setting: Setting) -> Contender:
         act=ACT,
         init="uniform",
         options={"feedback": 0.1},
-        optimizer={"all": adam(3e-3 if digits else 2e-3)},
+        optimizer={"all": adam(3e-3 if digits else 1e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),
     )
@@ -56,7 +56,7 @@ def almeida_pineda(setting: Setting) -> Contender:
         act=ACT,
         init="uniform",
         options={"feedback": 0.1} if digits else {"feedback": 0.1, "tolerance": 1e-4},
-        optimizer={"all": adam(3e-3 if digits else 2e-3)},
+        optimizer={"all": adam(3e-3 if digits else 1e-3)},
         schedule="fall",
         card=Card(ACT, tuning=CHOSEN),
     )
