@@ -30,7 +30,12 @@ OVERHEARD = {
     "direct-random-target-projection",
     "forward-gradient",
     "weight-perturbation",
-    "predictive-coding",
+    "difference-target-propagation",
+    "dual-propagation",
+    "dendritic-microcircuit",
+    "bidirectional-predictive-coding",
+    "backward-prediction",
+    "forward-backward-lateral",
     "soft-wta",
 }
 """Rules whose learning pass computes the scores of the net as it was."""

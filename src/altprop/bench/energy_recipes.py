@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from altprop.bench.contender import Card, Contender, Setting, adam
+from altprop.bench.contender import Card, Contender, Setting, adam, sgd
 from altprop.bench.contenders import contender, frozen, reference
 from altprop.bench.recipe import Goal, Recipe
 
@@ -51,7 +51,8 @@ def both_ways(setting: Setting) -> list[Contender]:
     widths = (256, 256)
     rules = ("bidirectional-predictive-coding", "backward-prediction", "forward-backward-lateral")
     found = beside_backprop(setting, widths, *(on(setting, rule, widths) for rule in rules))
-    return [*found, frozen(found[-1], " on the net of forward-backward-lateral")]
+    still = {part: sgd(0.0) for part in ("backward", "lateral")}
+    return [*found, replace(frozen(found[-1], ""), optimizer={**found[-1].optimizer, **still})]
 
 
 def deep(setting: Setting) -> list[Contender]:
