@@ -11,12 +11,13 @@ Departure: the output block reads h_{L-1} itself and not f(h_{L-1}), as an outpu
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from altprop.errors import UsageError
-from altprop.nets.block import activation
+from altprop.nets.block import Block, activation
 
 
 class Scaled(nn.Linear):
@@ -50,24 +51,22 @@ def residual(
     act: str = "relu",
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
-    """Blocks of one width, all but the first one residual; takes (batch, widths[0]).
+    """Blocks that add to what they take, all but the first one; takes (batch, widths[0]).
 
     Arguments:
-        widths: input width, then the hidden ones, which are all the same.
+        widths: input width, then the hidden ones; a block whose width is another than the one before adds nothing.
         classes: adds an output block; left out, the net ends in features.
         act, generator: as in `mlp`.
     """
-    if len(widths) < 2 or min(widths) < 1 or len(set(widths[1:])) > 1:
-        raise UsageError(
-            f"residual({list(widths)}): give the input width, and hidden widths that are all the same, as every block "
-            "adds to what it takes"
-        )
+    if len(widths) < 3 or min(widths) < 1:
+        raise UsageError(f"residual({list(widths)}): give the input width and at least two hidden widths, all positive")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    inputs, width, depth = widths[0], widths[1], len(widths) - 1
-    scale = 1 / math.sqrt(width * (depth + 1))
-    net = nn.Sequential(Scaled(inputs, width, 1 / math.sqrt(inputs), generator))
-    for _ in range(depth - 1):
-        net.append(Residual(Scaled(width, width, scale, generator), activation(act)))
+    net = nn.Sequential(Scaled(widths[0], widths[1], 1 / math.sqrt(widths[0]), generator))
+    for n_in, n_out in pairwise(widths[1:]):
+        if n_in == n_out:
+            net.append(Residual(Scaled(n_in, n_out, 1 / math.sqrt(n_in * len(widths)), generator), activation(act)))
+        else:
+            net.append(Block(Scaled(n_in, n_out, 1 / math.sqrt(n_in), generator), activation=activation(act)))
     if classes is not None:
-        net.append(Scaled(width, classes, 1 / width, generator))
+        net.append(Scaled(widths[-1], classes, 1 / widths[-1], generator))
     return net
