@@ -29,17 +29,23 @@ def bits(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=TIMES).sort_values(KEYS).reset_index(drop=True)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+def whole(store: Path, rules: list[str] | None = None) -> pd.DataFrame:
+    """A comparison that nothing disturbs."""
     with pytest.MonkeyPatch.context() as patched:  # audits are no runs, and long
         patched.setattr(comparing, "audit_all", lambda *_: None)
-        return bits(compare("digits", store=tmp_path_factory.mktemp("whole") / "s.db", **ARGUMENTS))
+        return bits(compare("digits", rules, store=store, **ARGUMENTS))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return whole(tmp_path_factory.mktemp("whole") / "s.db")
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
-    store = tmp_path / "s.db"
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    store, names = tmp_path / "s.db", ["forward-forward", "signal-propagation", "predictive-coding", "soft-wta"]
     command = [sys.executable, "-m", "altprop.cli", "compare", *COMMAND, "--store", str(store)]
+    command += ["--rules", ",".join(names)]
     command += ["--report", str(tmp_path / "r")]
     moments = random.Random(7)
     for _ in range(6):
@@ -54,7 +60,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: pd.DataFrame) -> 
     done = subprocess.run(command, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     opened = Store(store)
-    pd.testing.assert_frame_equal(bits(opened.results()), undisturbed)
+    pd.testing.assert_frame_equal(bits(opened.results()), whole(tmp_path / "whole.db", names))
     opened.close()
     assert not checkpoints(store)
 
