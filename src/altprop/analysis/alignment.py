@@ -58,11 +58,16 @@ def by_block(rule: Rule, gradients: Mapping[Tensor, Tensor]) -> Gradients:
     return rows
 
 
-def by_backprop(rule: Rule, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> Gradients:
-    """The gradient of the mean loss of the net's forward pass, by the rule's own cost where it has one (`output`)."""
+def by_backprop(
+    rule: Rule, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], cost: str | None = None
+) -> Gradients:
+    """The gradient of the mean loss of the net's forward pass.
+
+    cost: "squared" or "cross-entropy"; left out, the rule's own where it names one (`output`), else the problem's.
+    """
     scores, target = rule.net(x), y
     kind = rule.problem.kind
-    if getattr(rule, "output", "") == "squared" and kind == "classification":
+    if (cost or getattr(rule, "output", "")) == "squared" and kind == "classification":
         kind, target = "regression", torch.nn.functional.one_hot(y, rule.problem.outputs).to(scores.dtype)
     loss = losses(scores, target, kind).mean()
     parameters = [p for p in rule.net.parameters() if p.requires_grad]

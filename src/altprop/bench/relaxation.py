@@ -34,6 +34,7 @@ from altprop.bench.train import Process
 from altprop.report.replace import replaced
 from altprop.rule import Rule
 from altprop.rules.energy.almeida_pineda import AlmeidaPineda
+from altprop.rules.energy.bidirectional_predictive_coding import BidirectionalPredictiveCoding
 from altprop.rules.energy.hopfield import Hopfield
 from altprop.tasks import Task
 
@@ -167,6 +168,8 @@ def alignment(study: Study) -> Iterator[dict[str, object]]:
 def exact(rule: Rule, x: Tensor, y: Tensor) -> Gradients:
     """The gradient of the loss of what the rule predicts with: of settled states, by an adjoint that settles too, where
     it predicts by settling; else backpropagation's through the forward pass."""
+    if isinstance(rule, BidirectionalPredictiveCoding):
+        return by_backprop(rule, x, y, cost="squared")
     if not isinstance(rule, Hopfield):
         return by_backprop(rule, x, y)
     settled = AlmeidaPineda(rule.net, rule.problem, feedback=rule.feedback, sweeps=2000, tolerance=1e-6)
