@@ -30,7 +30,7 @@ def dual_propagation(setting: Setting) -> Contender:
 
 def dendritic_microcircuit(setting: Setting) -> Contender:
     digits = setting.task == "digits"
-    nudge, rate = 0.5, 0.1 if digits else 0.02
+    nudge, rate = 0.5, 0.03 if digits else 0.02
     return Contender(
         "dendritic-microcircuit",
         hidden(setting),
