@@ -30,7 +30,7 @@ def draw_sweeps(table: pd.DataFrame, folder: Path) -> list[Path]:
         first = figure.axes[0]
         percent(first)
         first.set_ylabel("test accuracy")
-        first.legend(frameon=False, loc="center left")
+        first.legend(frameon=False, loc="upper left")
         return save(figure, folder, "sweeps", ("png", "svg"))
 
 
