@@ -73,9 +73,18 @@ def _set_net(contenders: list[Contender], kind: str, key: str, value: Any, setti
 
 
 def _options(called: Callable[..., Any], owned: set[str]) -> dict[str, inspect.Parameter]:
-    """What may be set, by name."""
-    named = {n: p for n, p in inspect.signature(called).parameters.items() if p.kind != p.VAR_KEYWORD}
-    return {name: p for name, p in named.items() if name not in owned}
+    """What may be set, by name; a class that hands on what it does not know takes what its bases take, too."""
+    makers = (
+        [kind.__init__ for kind in called.__mro__ if "__init__" in vars(kind)] if isinstance(called, type) else [called]
+    )
+    found: dict[str, inspect.Parameter] = {}
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters
+        named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        found = found | {name: p for name, p in named.items() if name not in {*found, *owned, "self"}}
+        if all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
 
 
 def _kind(option: inspect.Parameter) -> type | None:
