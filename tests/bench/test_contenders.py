@@ -129,6 +129,8 @@ def test_set_reaches_the_rule() -> None:
     (changed,) = override([contender("predictive-coding", SETTING)], ["predictive-coding.sweeps=3"])
     assert changed.options["sweeps"] == 3
     assert changed.build(SETTING, 0).sweeps == 3
+    (changed,) = override([contender("almeida-pineda", SETTING)], ["almeida-pineda.sweeps=7"])  # of the base class
+    assert changed.build(SETTING, 0).solver.sweeps == 7
 
 
 @pytest.mark.parametrize(

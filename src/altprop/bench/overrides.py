@@ -74,9 +74,8 @@ def _set_net(contenders: list[Contender], kind: str, key: str, value: Any, setti
 
 def _options(called: Callable[..., Any], owned: set[str]) -> dict[str, inspect.Parameter]:
     """What may be set, by name; a class that hands on what it does not know takes what its bases take, too."""
-    makers = (
-        [kind.__init__ for kind in called.__mro__ if "__init__" in vars(kind)] if isinstance(called, type) else [called]
-    )
+    bases = called.__mro__ if isinstance(called, type) else ()
+    makers = [vars(kind)["__init__"] for kind in bases if "__init__" in vars(kind)] or [called]
     found: dict[str, inspect.Parameter] = {}
     for maker in makers:
         parameters = inspect.signature(maker).parameters
