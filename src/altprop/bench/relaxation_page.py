@@ -78,10 +78,11 @@ def of_knob(table: pd.DataFrame, folder: Path) -> str:
     return f"""## From backpropagation to the full equilibrium
 
 E = 1/2 sum ||x_l - mu_l||^2 + beta C, 24 sweeps from the output down at a state rate of 0.5; gradients are divided by
-beta. As beta falls they come to backpropagation's (beta 0: `fixed-prediction`, which is equal to it); beta = 1 is
-predictive coding. The weights' rate is chosen for each beta on validation with the first seed. Cosine and ratio of
-lengths to backpropagation's gradient on a training batch after training, from the first block to the output block, mean
-of seeds.
+beta. Of settled states they come to backpropagation's as beta falls (beta 0: `fixed-prediction`, which is equal to it);
+beta = 1 is predictive coding. The residual says how far from settled they are: on trained nets these sweeps do not take
+them all the way, so the smallest beta is not backpropagation here. The weights' rate is chosen for each beta on
+validation with the first seed. Cosine and ratio of lengths to backpropagation's gradient on a training batch after
+training, from the first block to the output block, mean of seeds.
 
 {markdown(["cost", "beta", "test", "interval", "rate", "cosine by block", "ratio by block", "residual"], rows)}
 

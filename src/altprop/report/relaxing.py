@@ -45,6 +45,8 @@ def draw_knob(table: pd.DataFrame, folder: Path) -> list[Path]:
             top.plot(by.mean().index, by.mean(), color=colour, marker="o", markersize=3.5, label=str(output))
             top.fill_between(by.mean().index, by.min(), by.max(), color=colour, alpha=0.15, linewidth=0)
         percent(top)
+        least, most = top.get_ylim()
+        top.set_yticks([tick / 100 for tick in range(101) if least <= tick / 100 <= most])
         top.set_title("test accuracy", fontsize=9.5)
         top.legend(frameon=False, loc="lower left")
         columns = {"cosine": "cosine to backprop", "ratio": "length / backprop's"}
@@ -63,12 +65,13 @@ def draw_knob(table: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def _blocks(axes: Axes, table: pd.DataFrame, column: str) -> None:
-    """A line a block against beta, mean over seeds."""
+    """A line a block against beta, mean over seeds; the deeper the block, the lighter."""
     blocks = sorted(table["block"].unique())
+    shades = mpl.colormaps["viridis"].resampled(len(blocks) + 1)
     for i, block in enumerate(blocks):
         mean = table[table["block"] == block].groupby("beta")[column].mean()
         words = "output block" if i + 1 == len(blocks) else f"block {i + 1}"
-        axes.plot(mean.index, mean, color=LINES[i % len(LINES)], marker="o", markersize=3, label=words)
+        axes.plot(mean.index, mean, color=shades(i), marker="o", markersize=3, label=words)
 
 
 def _logarithmic(axes: Axes, words: str) -> None:
