@@ -155,6 +155,15 @@ def test_completing_keeps_what_is_known_and_relaxes_the_rest() -> None:
     assert torch.equal(rule.complete(x + 5.0 * ~known, known, sweeps=7), found)  # what is covered is not seen
 
 
+def test_drawing_says_when_it_diverges() -> None:
+    rule = BidirectionalPredictiveCoding(nets.mlp([6, 9, 8], classes=3))
+    rule.rate = 1e3
+    x, known = torch.rand(4, 6), torch.tensor([True, False] * 3)
+    for drawn in (lambda: rule.complete(x, known), lambda: rule.draw(torch.tensor([0, 2]), sweeps=200)):
+        with pytest.raises(UsageError, match=r"without bound.*lower its attribute rate"):
+            drawn()
+
+
 def test_a_state_that_is_clamped_is_predicted_from_once() -> None:
     rule = rule_on(nets.mlp([6, 8, 7], classes=4), sweeps=4)
     calls: list[str] = []

@@ -28,7 +28,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
-from altprop.rules.energy.chain import Chain, Energy, at, feed_forward, has_risen
+from altprop.rules.energy.chain import Chain, Energy, at, feed_forward, has_fallen, stepped
 from altprop.rules.energy.coding import (
     SMALL_EPS_ADAM,
     check_choice,
@@ -38,7 +38,7 @@ from altprop.rules.energy.coding import (
     refusal,
     target_of,
 )
-from altprop.rules.energy.prediction import ByHand, each, form_of, predict
+from altprop.rules.energy.prediction import ByHand, form_of, predict
 
 FEEDBACK_SGD = partial(torch.optim.SGD, lr=0.01, fused=True)
 
@@ -91,7 +91,7 @@ class AdaptiveRelaxation(Rule):
         for i, block in enumerate(list(net)[1:], 1):
             form = form_of(block)
             assert form is not None
-            v = form.layer.weight.detach().clone()
+            v = form.weight.detach().clone()
             if feedback == "random":
                 v = (float(v.std()) * torch.randn(v.shape, generator=self.generator)).to(v)
             self.feedback[str(i)] = nn.ParameterList([nn.Parameter(v)])
@@ -115,7 +115,7 @@ class AdaptiveRelaxation(Rule):
         loss, rate = now.cost.mean(), torch.full_like(now.energy, self.rate)
         for sweep in range(1, self.sweeps + 1):
             before, now = now, self._sweep(now, energy, rate, still=len(self.net) - 1 - sweep)
-            rate = torch.where(has_risen(before, now), rate / 2, rate)
+            rate = torch.where(has_fallen(before, now), rate, rate / 2)
             self._adapt(now)
         learn_from(self, now.predictions, now.errors)
         return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean()}
@@ -130,7 +130,7 @@ class AdaptiveRelaxation(Rule):
                 continue
             assert isinstance(prediction, ByHand)
             slope = prediction.pull_back(above, now.errors[i - 1], self._matrix(i))
-            moved.append(predict(prediction.block, torch.addcmul(prediction.x, slope, each(rate, slope))))
+            moved.append(predict(prediction.block, stepped(prediction.x, slope, rate)))
         return at(now.predictions[0], moved, energy, still)
 
     def _adapt(self, now: Chain) -> None:

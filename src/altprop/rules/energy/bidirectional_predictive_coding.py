@@ -25,7 +25,6 @@ Departures from the paper:
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -34,10 +33,9 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.errors import UsageError
-from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
+from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule
+from altprop.rules.energy.coding import SMALL_EPS_ADAM, target_of
 from altprop.rules.energy.linear_blocks import activation_of, before_activation, fill_gradients, layer_of, refusal
-
-SMALL_EPS_ADAM: OptimizerFactory = partial(torch.optim.Adam, lr=1e-3, eps=1e-10, fused=True)
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class BidirectionalPredictiveCoding(Rule):
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch inputs"], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         assert y is not None
-        target = nn.functional.one_hot(y, self.problem.outputs).to(x) if self.problem.kind == "classification" else y
+        target = target_of(x, y, self.problem)
         now = self.upward(x, target)
         loss = 0.5 * (now.up[-1] - target).square().sum(1).mean()
         now, residual = self.relax(now, dict.fromkeys(range(1, len(self.net)), 1.0), self.sweeps)
@@ -195,7 +193,7 @@ class BidirectionalPredictiveCoding(Rule):
         """An input for each label: top-down from the label, then relaxed (all but the label) by so many sweeps."""
         top = nn.functional.one_hot(y, self.problem.outputs).to(next(self.parameters()))
         now, _ = self.relax(self.downward(top), dict.fromkeys(range(len(self.net)), 1.0), sweeps)
-        return now.x[0]
+        return self._finite(now.x[0])
 
     @torch.no_grad()
     def complete(
@@ -205,7 +203,15 @@ class BidirectionalPredictiveCoding(Rule):
         x = x * known
         free: Free = {0: (~known).to(x)} | dict.fromkeys(range(1, len(self.net) + 1), 1.0)
         now, _ = self.relax(self.upward(x), free, sweeps)
-        return now.x[0]
+        return self._finite(now.x[0])
+
+    def _finite(self, drawn: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
+        if not bool(drawn.isfinite().all()):
+            raise UsageError(
+                f"BidirectionalPredictiveCoding(rate={self.rate}): the states grew without bound while it drew; lower "
+                "its attribute rate, or take fewer sweeps"
+            )
+        return drawn
 
 
 def mirrored(layer: nn.Linear, f: nn.Module | None, generator: torch.Generator) -> nets.Block:

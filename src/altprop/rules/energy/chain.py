@@ -10,6 +10,7 @@ dE/dtheta_l = -(d mu_l / d theta_l)^T e_l.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from altprop.rules.energy.prediction import Prediction, each, predict, where
 
 ORDERS = ("jacobi", "gauss-seidel", "red-black")
+Rate = float | Float[Tensor, " batch"]
+"""Of the states: one for all samples, as long as none has had to halve its own."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,9 @@ class Energy:
             error = self.target - mu
             energy = 0.5 * squared_size([error])
         else:
-            log_p = mu.T.log_softmax(0).T  # several times as fast as along the short rows
-            error, energy = self.target - log_p.exp(), (self.target * log_p).sum(1).neg_()
+            target, log_p = self.target.T, mu.T.log_softmax(0)  # several times as fast as along the short rows
+            energy = torch.linalg.vecdot(target, log_p, dim=0).neg_()
+            error = (target - log_p.exp()).T
         if isinstance(self.beta, Tensor):
             return each(self.beta, error) * error, self.beta * energy
         return (error, energy) if self.beta == 1.0 else (self.beta * error, self.beta * energy)
@@ -64,7 +68,7 @@ class Chain:
 
     errors[i] belongs to the state above block i; None where it is exactly zero because no error has arrived yet.
     energy is each sample's, over all blocks; cost that of the output alone. velocities[i] is the momentum of the state
-    below block i.
+    below block i; moves are the v of the sweep that led here, of the states that it moved.
     """
 
     predictions: Sequence[Prediction]
@@ -72,12 +76,16 @@ class Chain:
     energy: Float[Tensor, " batch"]
     cost: Float[Tensor, " batch"]
     velocities: Sequence[Tensor | None]
+    moves: Sequence[Tensor] = ()
 
 
 def squared_size(parts: Sequence[Float[Tensor, "batch ..."]]) -> Float[Tensor, " batch"]:
     """Each sample's sum of squares over all parts."""
-    norms = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]
-    return torch.stack(norms).square_().sum(0)
+    first, *others = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]
+    total: Tensor = first.square()
+    for norm in others:
+        total = torch.addcmul(total, norm, norm)
+    return total
 
 
 # Where a chain begins.
@@ -129,17 +137,18 @@ def side_by_side(free: Chain, copies: int, energy: Energy) -> Chain:
 # How it relaxes.
 
 
-def groups(order: str, blocks: int) -> list[range]:
+@cache
+def groups(order: str, blocks: int) -> tuple[range, ...]:
     """Which states, counted as the blocks above them, move at once; every group sees what the ones before have done.
 
     "jacobi": all of them; "gauss-seidel": one by one, from the output down; "red-black": every second one, then the
     rest.
     """
     if order == "jacobi":
-        return [range(blocks - 1, 0, -1)]
+        return (range(blocks - 1, 0, -1),)
     if order == "red-black":
-        return [range(blocks - 1, 0, -2), range(blocks - 2, 0, -2)]
-    return [range(i, i - 1, -1) for i in range(blocks - 1, 0, -1)]
+        return range(blocks - 1, 0, -2), range(blocks - 2, 0, -2)
+    return tuple(range(i, i - 1, -1) for i in range(blocks - 1, 0, -1))
 
 
 def velocity(slope: Float[Tensor, "batch ..."], before: Tensor | None, momentum: float) -> Float[Tensor, "batch ..."]:
@@ -147,15 +156,18 @@ def velocity(slope: Float[Tensor, "batch ..."], before: Tensor | None, momentum:
     return slope if before is None else torch.add(slope, before, alpha=momentum)
 
 
-def propose(
-    now: Chain, energy: Energy, rate: Float[Tensor, " batch"], order: str = "jacobi", momentum: float = 0.0
-) -> Chain:
+def stepped(x: Float[Tensor, "batch ..."], v: Float[Tensor, "batch ..."], rate: Rate) -> Float[Tensor, "batch ..."]:
+    """x + rate v."""
+    return torch.addcmul(x, v, each(rate, v)) if isinstance(rate, Tensor) else torch.add(x, v, alpha=rate)
+
+
+def propose(now: Chain, energy: Energy, rate: Rate, order: str = "jacobi", momentum: float = 0.0) -> Chain:
     """One sweep, x_l <- x_l + rate v_l with v_l <- momentum v_l + J_{l+1}^T e_{l+1} - e_l; the input never moves.
 
     A state whose error above is exactly zero is left as it is: the error climbs down one group a sweep.
     """
     predictions, errors, velocities = list(now.predictions), list(now.errors), list(now.velocities)
-    last = len(predictions) - 1
+    last, moves = len(predictions) - 1, []
     for group in groups(order, len(predictions)):
         moved: dict[int, Prediction] = {}
         for i in group:
@@ -163,27 +175,29 @@ def propose(
             if above is not None:
                 v = velocity(old.pull_back(above, errors[i - 1]), velocities[i], momentum)
                 velocities[i] = v if momentum else None
-                moved[i] = old.again(torch.addcmul(old.x, v, each(rate, v)))
+                moves.append(v)
+                moved[i] = old.again(stepped(old.x, v, rate))
         for i, prediction in moved.items():
             predictions[i] = prediction
-        for j in sorted({j for i in moved for j in (i - 1, i)} - {last}):
+        for j in {j for i in moved for j in (i - 1, i) if j != last}:
             errors[j] = energy.error(j, predictions[j + 1].x, predictions[j].mu)
     errors[last], cost = energy.at_output(predictions[last].mu)
-    return Chain(predictions, errors, energy.total(errors[:last], cost), cost, velocities)
+    return Chain(predictions, errors, energy.total(errors[:last], cost), cost, velocities, moves)
 
 
-def has_risen(now: Chain, proposed: Chain) -> Bool[Tensor, " batch"]:
-    """Which samples' energy is higher than it was, by more than rounding, or NaN."""
+def has_fallen(now: Chain, proposed: Chain) -> Bool[Tensor, " batch"]:
+    """Which samples' energy is not higher than it was by more than rounding; NaN is."""
     rounding = 8 * torch.finfo(now.energy.dtype).eps
-    return ~(proposed.energy <= torch.add(now.energy, now.energy.abs(), alpha=rounding))
+    return proposed.energy <= torch.add(now.energy, now.energy.abs(), alpha=rounding)
 
 
-def accept(now: Chain, proposed: Chain, rate: Float[Tensor, " batch"]) -> tuple[Chain, Float[Tensor, " batch"]]:
+def accept(now: Chain, proposed: Chain, rate: Rate) -> tuple[Chain, Rate]:
     """The proposed chain; samples whose energy rose (or is NaN) stay where they are, without their momentum, and halve
     their rate if they had none."""
-    rose = has_risen(now, proposed)
-    if not bool(rose.any()):
+    fell = has_fallen(now, proposed)
+    if bool(fell.all()):
         return proposed, rate
+    rose = ~fell
     predictions = [
         new if new is old else new.back_where(rose, old)  # type: ignore[arg-type]
         for new, old in zip(proposed.predictions, now.predictions, strict=True)
@@ -199,19 +213,37 @@ def accept(now: Chain, proposed: Chain, rate: Float[Tensor, " batch"]) -> tuple[
     for v in now.velocities:
         if v is not None:
             had_none &= (v == 0).flatten(1).all(1)
-    return chain, torch.where(rose & had_none, rate / 2, rate)
+    rates = rate if isinstance(rate, Tensor) else torch.full_like(energy, rate)
+    return chain, torch.where(rose & had_none, rates / 2, rates)
 
 
-def residual(now: Chain, proposed: Chain, rate: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-    """How far `now` is from equilibrium, from the move that it proposes: ||dE/dx|| / ||e|| (||v|| with momentum)."""
-    pairs = zip(proposed.predictions[1:], now.predictions[1:], strict=True)
-    return relative([new.x.detach() - old.x.detach() for new, old in pairs if new is not old], now, rate)
+def settle(
+    now: Chain,
+    energy: Energy,
+    sweeps: int,
+    rate: float,
+    order: str = "jacobi",
+    momentum: float = 0.0,
+    monitor: bool = True,
+) -> tuple[Chain, Rate, Float[Tensor, ""]]:
+    """The chain after `sweeps` sweeps, the rate that is left, and the residual before the last sweep."""
+    rates: Rate = rate
+    for sweep in range(1, sweeps + 1):
+        proposed = propose(now, energy, rates, order, momentum)
+        if sweep == sweeps:
+            unsettled = relative(proposed.moves, now)
+        now, rates = accept(now, proposed, rates) if monitor else (proposed, rates)
+    return now, rates, unsettled
 
 
-def relative(moves: Sequence[Tensor], now: Chain, rate: float | Float[Tensor, " batch"] = 1.0) -> Float[Tensor, ""]:
-    """||moves|| / (rate ||errors||) of a sample, mean over the batch."""
-    if not moves:
+def mean_rate(rate: Rate, like: Tensor) -> Float[Tensor, ""]:
+    """Over the samples, in the dtype and on the device of `like`."""
+    return rate.mean() if isinstance(rate, Tensor) else like.new_full((), rate)
+
+
+def relative(slopes: Sequence[Tensor], now: Chain) -> Float[Tensor, ""]:
+    """How far `now` is from equilibrium: ||dE/dx|| / ||e|| of a sample (||v|| with momentum), mean over the batch."""
+    if not slopes:
         return torch.zeros((), dtype=now.energy.dtype, device=now.energy.device)
     errors = squared_size([e for e in now.errors if e is not None])
-    ratio = squared_size(moves) / errors.clamp_min(torch.finfo(errors.dtype).tiny)
-    return (ratio.sqrt_() / rate).mean()
+    return (squared_size(slopes) / errors.clamp_min(torch.finfo(errors.dtype).tiny)).sqrt_().mean()

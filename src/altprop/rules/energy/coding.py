@@ -52,7 +52,9 @@ def target_of(
     x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], problem: Problem
 ) -> Float[Tensor, "batch outputs"]:
     """What the output is clamped to, in the input's dtype."""
-    return (nn.functional.one_hot(y, problem.outputs) if problem.kind == "classification" else y).to(x.dtype)
+    if problem.kind != "classification":
+        return y.to(x.dtype)
+    return x.new_zeros(len(y), problem.outputs).scatter_(1, y.unsqueeze(1), 1.0)  # half the time of one_hot
 
 
 def learn_from(
@@ -66,6 +68,10 @@ def learn_from(
             prediction.fill_gradients(error if scale == 1.0 else scale * error)
     for part, optimizer in rule.optimizers.items():
         word, _, index = part.partition(".")
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if word == "blocks" and (reached[int(index)] or any(p.grad is not None for p in parameters)):
+        if word == "blocks" and (reached[int(index)] or has_gradient(optimizer)):
             rule.update(part)
+
+
+def has_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether any of its parameters has one: those that two blocks share get theirs from either."""
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])

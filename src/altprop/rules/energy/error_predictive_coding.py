@@ -24,7 +24,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
-from altprop.rules.energy.chain import Chain, Energy, accept, feed_forward, relative, velocity
+from altprop.rules.energy.chain import Chain, Energy, Rate, accept, feed_forward, mean_rate, relative, stepped, velocity
 from altprop.rules.energy.coding import (
     SMALL_EPS_ADAM,
     check_choice,
@@ -34,7 +34,7 @@ from altprop.rules.energy.coding import (
     refusal,
     target_of,
 )
-from altprop.rules.energy.prediction import Prediction, each, predict
+from altprop.rules.energy.prediction import Prediction, predict
 from altprop.rules.energy.segments import STATES, segments
 
 
@@ -94,14 +94,15 @@ class ErrorPredictiveCoding(Rule):
         assert y is not None
         energy = Energy(target_of(x, y, self.problem), self.output)
         now = feed_forward(segments(self.net, self.states), x, energy)
-        loss, rate = now.cost.mean(), torch.full_like(now.energy, self.rate)
+        loss = now.cost.mean()
+        rate: Rate = self.rate
         for sweep in range(1, self.sweeps + 1):
             slopes = slopes_of(now)
             if sweep == self.sweeps:
                 unsettled = relative(slopes, now)
             now, rate = accept(now, propose(now, energy, rate, slopes, self.momentum), rate)
         learn_from(self, now.predictions, now.errors)
-        return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean(), "residual": unsettled}
+        return {"loss": loss, "energy": now.energy.mean(), "rate": mean_rate(rate, now.energy), "residual": unsettled}
 
 
 def slopes_of(now: Chain) -> list[Float[Tensor, "batch ..."]]:
@@ -114,9 +115,7 @@ def slopes_of(now: Chain) -> list[Float[Tensor, "batch ..."]]:
     return found[::-1]
 
 
-def propose(
-    now: Chain, energy: Energy, rate: Float[Tensor, " batch"], slopes: Sequence[Tensor], momentum: float
-) -> Chain:
+def propose(now: Chain, energy: Energy, rate: Rate, slopes: Sequence[Tensor], momentum: float) -> Chain:
     """The errors moved along the slopes, and the states that follow from them."""
     predictions: list[Prediction] = [now.predictions[0]]
     errors: list[Tensor | None] = []
@@ -124,8 +123,7 @@ def propose(
     for i, slope in enumerate(slopes):
         v = velocity(slope, now.velocities[i + 1], momentum)
         before = now.errors[i]
-        step = each(rate, v) * v
-        error = step if before is None else before + step
+        error = stepped(torch.zeros_like(v) if before is None else before, v, rate)
         errors.append(error)
         velocities.append(v if momentum else None)
         predictions.append(predict(now.predictions[i + 1].block, predictions[i].mu + error))

@@ -23,7 +23,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
-from altprop.rules.energy.chain import Energy, accept, at, feed_forward, propose
+from altprop.rules.energy.chain import Energy, Rate, accept, at, feed_forward, mean_rate, propose
 from altprop.rules.energy.coding import (
     SMALL_EPS_ADAM,
     check_choice,
@@ -93,7 +93,8 @@ class IncrementalPredictiveCoding(Rule):
         energy = Energy(target_of(x, y, self.problem), self.output)
         blocks = segments(self.net, self.states)
         now = feed_forward(blocks, x, energy)
-        loss, rate = now.cost.mean(), torch.full_like(now.energy, self.rate)
+        loss = now.cost.mean()
+        rate: Rate = self.rate
         for sweep in range(1, self.sweeps):
             moved, rate = accept(now, propose(now, energy, rate, momentum=self.momentum), rate)
             learn_from(self, now.predictions, now.errors)
@@ -102,4 +103,4 @@ class IncrementalPredictiveCoding(Rule):
             now = at(first, above, energy, still=len(blocks) - 1 - sweep)
             now.velocities = moved.velocities
         learn_from(self, now.predictions, now.errors)
-        return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean()}
+        return {"loss": loss, "energy": now.energy.mean(), "rate": mean_rate(rate, now.energy)}

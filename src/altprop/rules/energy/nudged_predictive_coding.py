@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
-from altprop.rules.energy.chain import ORDERS, Chain, Energy, accept, feed_forward, propose, residual, side_by_side
+from altprop.rules.energy.chain import ORDERS, Chain, Energy, feed_forward, mean_rate, settle, side_by_side
 from altprop.rules.energy.coding import (
     SMALL_EPS_ADAM,
     check_choice,
@@ -108,18 +108,13 @@ class NudgedPredictiveCoding(Rule):
         free = feed_forward(segments(self.net, self.states), x, Energy(target, self.output))
         sign = torch.cat([torch.full_like(free.energy, s) for s in signs])
         energy = self._nudged(free, torch.cat([target] * len(signs)), sign)
-        now = side_by_side(free, len(signs), energy)
-        rate = torch.full_like(now.energy, self.rate)
-        for sweep in range(1, self.sweeps + 1):
-            proposed = propose(now, energy, rate, self.order, self.momentum)
-            if sweep == self.sweeps:
-                unsettled = residual(now, proposed, rate)
-            now, rate = accept(now, proposed, rate)
+        start = side_by_side(free, len(signs), energy)
+        now, rate, unsettled = settle(start, energy, self.sweeps, self.rate, self.order, self.momentum)
         errors = [None if e is None else e * each(sign, e) for e in now.errors]
         if errors[0] is not None:  # the input is the same in both phases
             errors[0] = errors[0].unflatten(0, (len(signs), -1)).mean(0)
         learn_from(self, [free.predictions[0], *now.predictions[1:]], errors, 1 / self.beta)
-        return {"loss": free.cost.mean(), "rate": rate.mean(), "residual": unsettled}
+        return {"loss": free.cost.mean(), "rate": mean_rate(rate, now.energy), "residual": unsettled}
 
     def _nudged(self, free: Chain, target: Shaped[Tensor, "copies outputs"], sign: Float[Tensor, " copies"]) -> Energy:
         """The energy of the phases of these signs."""

@@ -17,7 +17,8 @@ from altprop.rules.energy.segments import Segment
 
 aten = torch.ops.aten
 
-SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
+Slope = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+SLOPES: dict[type[nn.Module], Slope] = {
     nn.ReLU: lambda f, z, h, v: aten.threshold_backward(v, h, 0),
     nn.LeakyReLU: lambda f, z, h, v: aten.leaky_relu_backward(v, z, f.negative_slope, False),
     nn.Tanh: lambda f, z, h, v: aten.tanh_backward(v, h),
@@ -31,7 +32,8 @@ SLOPES: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor, Tensor], Tens
 class Form:
     """A block that is outer(W inner(x) + b), or x + scale (W inner(x) + b); either activation may be missing."""
 
-    layer: nn.Linear
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"] | None
     inner: nn.Module | None = None
     outer: nn.Module | None = None
     scale: float = 1.0
@@ -57,7 +59,7 @@ class ByHand:
     ) -> Float[Tensor, "batch inputs"]:
         """J^T e - below, with J = d mu / d x; `below` is None where it is zero, and `weight` may stand in for W."""
         form = self.form
-        v, weight = self._before_outer(e), form.layer.weight if weight is None else weight
+        v, weight = self._before_outer(e), form.weight if weight is None else weight
         if form.inner is None and below is not None and not form.skip:
             return torch.addmm(below, v, weight, beta=-1)
         pulled = torch.mm(v, weight)
@@ -69,11 +71,11 @@ class ByHand:
 
     def fill_gradients(self, e: Float[Tensor, "batch outputs"]) -> None:
         """Each parameter's `.grad`: -(d mu / d theta)^T e, mean over the batch."""
-        layer, v = self.form.layer, self._before_outer(e / -len(e))
-        if layer.weight.requires_grad:
-            layer.weight.grad = torch.mm(v.T, self.h)
-        if layer.bias is not None and layer.bias.requires_grad:
-            layer.bias.grad = v.sum(0)
+        weight, bias, v = self.form.weight, self.form.bias, self._before_outer(e / -len(e))
+        if weight.requires_grad:
+            weight.grad = torch.mm(v.T, self.h)
+        if bias is not None and bias.requires_grad:
+            bias.grad = v.sum(0)
 
     def again(self, x: Float[Tensor, "batch inputs"]) -> "ByHand":
         """The same block's prediction from another state."""
@@ -142,9 +144,10 @@ def predict(block: nn.Module, x: Float[Tensor, "batch ..."], *, clamped: bool = 
 
 
 def by_hand(block: nn.Module, form: Form, x: Float[Tensor, "batch inputs"]) -> ByHand:
-    h = x if form.inner is None else form.inner(x)
-    z = nn.functional.linear(h, form.layer.weight, form.layer.bias)
-    mu = z if form.outer is None else form.outer(z)
+    # Activations are called without the hooks of a module: in a sweep they cost as much as the activation.
+    h = x if form.inner is None else form.inner.forward(x)
+    z = nn.functional.linear(h, form.weight, form.bias)
+    mu = z if form.outer is None else form.outer.forward(z)
     if form.scale != 1.0:
         mu = form.scale * mu
     return ByHand(x + mu if form.skip else mu, x, block, form, h, z)
@@ -160,7 +163,7 @@ def by_autograd(block: nn.Module, x: Float[Tensor, "batch ..."], *, clamped: boo
 def form_of(block: nn.Module) -> Form | None:
     """How a block is written by hand; None if it is not."""
     if type(block) is nn.Linear:
-        return Form(block)
+        return Form(block.weight, block.bias)
     if isinstance(block, Segment):
         head = None if block.head is None else form_of(block.head)
         if block.tail is None or head is None:
@@ -168,14 +171,15 @@ def form_of(block: nn.Module) -> Form | None:
         plain = head.inner is None and not head.skip
         return replace(head, inner=block.tail) if plain and type(block.tail) in SLOPES else None
     if type(block) is nets.Scaled:
-        return Form(block, scale=block.scale)
+        return Form(block.weight, block.bias, scale=block.scale)
     if isinstance(block, nets.Residual):
         form = form_of(block.layer)
         known = form is not None and type(block.act) in SLOPES
-        return Form(block.layer, block.act, scale=form.scale, skip=True) if form is not None and known else None
+        return replace(form, inner=block.act, skip=True) if form is not None and known else None
     if isinstance(block, nets.Block) and type(block.affine) is nn.Linear and block.norm is None and block.pool is None:
         outer = block.activation
-        return Form(block.affine, None, outer) if outer is None or type(outer) in SLOPES else None
+        known = outer is None or type(outer) in SLOPES
+        return Form(block.affine.weight, block.affine.bias, outer=outer) if known else None
     return None
 
 

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerSpec, Problem, Rule, Schedule
-from altprop.rules.energy.chain import ORDERS, Chain, Energy, accept, feed_forward, from_zero, propose, residual
+from altprop.rules.energy.chain import ORDERS, Chain, Energy, feed_forward, from_zero, mean_rate, settle
 from altprop.rules.energy.coding import (
     SMALL_EPS_ADAM,
     check_choice,
@@ -146,13 +146,8 @@ class PredictiveCoding(Rule):
         precisions = self.precisions.tolist() if self.precision_rate else None
         energy = Energy(target_of(x, y, self.problem), self.output, self.beta, precisions)
         blocks = segments(self.net, self.states)
-        now = feed_forward(blocks, x, energy) if self.start == "feed-forward" else from_zero(blocks, x, energy)
-        begin, rate = now, torch.full_like(now.energy, self.rate)
-        for sweep in range(1, self.sweeps + 1):
-            proposed = propose(now, energy, rate, self.order, self.momentum)
-            if sweep == self.sweeps:
-                unsettled = residual(now, proposed, rate)
-            now, rate = accept(now, proposed, rate) if self.monitor else (proposed, rate)
+        begin = feed_forward(blocks, x, energy) if self.start == "feed-forward" else from_zero(blocks, x, energy)
+        now, rate, unsettled = settle(begin, energy, self.sweeps, self.rate, self.order, self.momentum, self.monitor)
         if not self.monitor and not bool(now.energy.mean() <= begin.energy.mean()):
             raise UsageError(
                 f"PredictiveCoding(rate={self.rate}, monitor=False): the energy rose; relaxation is stable below a "
@@ -163,7 +158,7 @@ class PredictiveCoding(Rule):
             self._learn_precisions(now)
         learn_from(self, now.predictions, now.errors, 1 / self.beta)
         loss = begin.cost.mean() / self.beta
-        return {"loss": loss, "energy": now.energy.mean(), "rate": rate.mean(), "residual": unsettled}
+        return {"loss": loss, "energy": now.energy.mean(), "rate": mean_rate(rate, now.energy), "residual": unsettled}
 
     def _learn_precisions(self, now: Chain) -> None:
         """A step up the slope of log p - p mean (x - mu)^2."""
