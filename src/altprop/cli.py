@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -159,6 +160,20 @@ def results(
         beside.replace(output)
 
 
+def verify(rule: Annotated[str, tyro.conf.Positional, arg(metavar="RULE")]) -> None:
+    """Run a rule's oracles: what it is compared with, and how close it comes; exit code 1 if one fails.
+
+    Args:
+        rule: its name (see `altprop list`), or "all".
+    """
+    from rich.console import Console
+
+    from altprop.oracles.shown import show
+
+    if not show(rule, Console()):
+        raise SystemExit(1)
+
+
 def _results(path: Path | None) -> "pd.DataFrame":
     from altprop.bench.store import Store, default_path
 
@@ -187,7 +202,13 @@ def _command() -> str:
 
 def main() -> None:
     """The entry point: bad input is one sentence on standard error and exit code 2."""
-    verbs = {"compare": compare, "list": listing, "report": report, "results": results}
+    verbs: dict[str, Callable[..., None]] = {
+        "compare": compare,
+        "list": listing,
+        "report": report,
+        "results": results,
+        "verify": verify,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(
             verbs, prog="altprop", description="Train without backpropagation, and compare every serious alternative."
