@@ -1,0 +1,136 @@
+"""What Hebbian rules share: a body of blocks that learn without labels, each from its own input, and a readout.
+
+All blocks learn in one pass. A block gives what the net's block gives; a rule says what its weight changes by.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from altprop import nets
+from altprop.errors import UsageError
+from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
+from altprop.rules.hebbian.patches import Layer
+from altprop.rules.hebbian.readout import Readout
+
+OPTIMIZERS: Mapping[str, OptimizerFactory] = {
+    "blocks": partial(torch.optim.SGD, lr=0.1, fused=True),
+    "head": partial(torch.optim.Adam, lr=2e-3, fused=True),
+}
+CLAIMS = Claims(
+    later_blocks="none",
+    forward_lock=False,
+    update_lock=False,
+    order="forward",
+    differentiable=False,
+    memory="flat",
+    training_only=False,
+    same_net=True,
+    labels=True,
+    batch_of_one=True,
+)
+"""Of a body that learns block by block in one pass, and a readout behind it."""
+
+
+class Hebbian(Rule):
+    """Base of rules whose body learns without labels; a rule writes `change`.
+
+    For nets of linear and convolutional blocks without an output block; blocks without parameters are passed through.
+    Blocks that are frozen (`requires_grad` off) stay as they are: a readout on random features is the control.
+
+    Arguments:
+        readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`).
+        settle: the progress at which the body has stopped learning; its rate falls to zero on the way, in a line.
+        penalty: of the ridge.
+        optimizer: as in `Rule`; the parts are "blocks.0", "blocks.1", ... and "head".
+    """
+
+    def __init__(
+        self,
+        net: nn.Sequential,
+        problem: Problem | None = None,
+        *,
+        readout: str = "softmax",
+        settle: float = 0.5,
+        penalty: float = 1e-3,
+        optimizer: OptimizerSpec = OPTIMIZERS,
+        **options: Any,
+    ) -> None:
+        if settle <= 0:
+            raise UsageError(f"{type(self).__name__}(settle={settle}): it must be above 0")
+        super().__init__(net, problem, optimizer=optimizer, **options)
+        self.settle = settle
+        width = nets.shapes(net, self.problem.input_shape)[-1][0]
+        self.head = Readout(width, self.problem.outputs, readout, next(net.parameters()), penalty)
+        self.add_part("head", self.head)
+
+    @classmethod
+    def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
+        if problem.kind == "regression":
+            return "its readout learns classes; choose another rule for a regression"
+        if nets.output_layer(net) is not None:
+            return "it brings its own readout, and an output block would learn features; build the net without classes"
+        if not any(isinstance(nets.affine(block), Layer) for block in net):
+            return "it needs a linear or convolutional block (build the net with altprop.nets.mlp and a hidden width)"
+        for i, block in enumerate(net):
+            layer = nets.affine(block)
+            if not isinstance(layer, Layer) and any(True for _ in block.parameters()):
+                return f"block {i} has parameters but is no linear or convolutional block, and this rule knows no other"
+            if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or isinstance(layer.padding, str)):
+                return f"the convolution of block {i} has groups, or a padding in words; use groups=1 and numbers"
+        shape = () if None in problem.input_shape else nets.shapes(net, problem.input_shape)[-1]
+        if len(shape) > 1:
+            return f"its last block gives {shape} for a sample, and a readout needs a row; end the net in nn.Flatten()"
+        return None
+
+    def change(
+        self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
+    ) -> Float[Tensor, "units ..."]:
+        """What the weight of block i's layer changes by, at a rate of 1, from its input x and u = W x + b.
+
+        Biases stay as they are (0 in the nets of this library). u and x must not be written.
+        """
+        raise TypeError(f"{type(self).__name__} has no change(i, layer, x, u): every Hebbian rule writes its own")
+
+    def features(self, h: Float[Tensor, "batch features"]) -> Float[Tensor, "batch features"]:
+        """What the readout sees of the last block's output."""
+        return h
+
+    @torch.no_grad()
+    def learn(self, x: Float[Tensor, "batch ..."], y: Int[Tensor, "batch"] | None) -> Metrics:
+        assert y is not None
+        rate = max(0.0, 1.0 - self.progress / self.settle)
+        for i, block in enumerate(self.net):
+            x = self._pass(i, block, x, rate)
+        return {"loss": self.head.learn(self, self.features(x), y, changing=rate > 0.0)}
+
+    def _pass(self, i: int, block: nn.Module, x: Float[Tensor, "batch ..."], rate: float) -> Float[Tensor, "batch ..."]:
+        layer = nets.affine(block)
+        if not isinstance(layer, Layer):
+            passed: Tensor = block(x)
+            return passed
+        u = layer(x)
+        h = after(block, u)
+        if rate > 0.0 and f"blocks.{i}" in self.optimizers:
+            layer.weight.grad = self.change(i, layer, x, u).mul_(-rate)
+            self.update(f"blocks.{i}")
+        return h
+
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        scores: Tensor = self.head(self.features(self.net(x)))
+        return scores
+
+    def finish(self) -> None:
+        self.head.solve(self)
+
+
+def after(block: nn.Module, u: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch ..."]:
+    """What the block makes of its layer's output u."""
+    if isinstance(block, nets.Block):
+        for part in (block.norm, block.activation, block.pool):
+            u = u if part is None else part(u)
+    return u
