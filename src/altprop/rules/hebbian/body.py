@@ -103,10 +103,20 @@ class Hebbian(Rule):
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Int[Tensor, "batch"] | None) -> Metrics:
         assert y is not None
-        rate = max(0.0, 1.0 - self.progress / self.settle)
+        h = self.absorb(x)
+        return {"loss": self.head.learn(self, self.features(h), y, changing=self.rate > 0.0)}
+
+    @property
+    def rate(self) -> float:
+        """The factor of the body's learning rates now."""
+        return max(0.0, 1.0 - self.progress / self.settle)
+
+    @torch.no_grad()
+    def absorb(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+        """Let the body learn from a batch; what its last block gave of it, with the weights before."""
         for i, block in enumerate(self.net):
-            x = self._pass(i, block, x, rate)
-        return {"loss": self.head.learn(self, self.features(x), y, changing=rate > 0.0)}
+            x = self._pass(i, block, x, self.rate)
+        return x
 
     def _pass(self, i: int, block: nn.Module, x: Float[Tensor, "batch ..."], rate: float) -> Float[Tensor, "batch ..."]:
         layer = nets.affine(block)

@@ -90,8 +90,8 @@ class Readout(nn.Module):
 
     @torch.no_grad()
     def solve(self, rule: Rule) -> None:
-        """Write the layer from the statistics: what `Rule.finish` calls, for a ridge costs too much to be solved in every
-        step. Nothing to do for the other kinds."""
+        """Write the layer from the statistics; `Rule.finish` calls it, as a ridge costs too much to be solved a step.
+        Nothing to do for the other kinds."""
         if self.kind not in ("class-mean", "ridge") or not bool(self.counts.any()):
             return
         if self.kind == "class-mean":
