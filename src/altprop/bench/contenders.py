@@ -11,6 +11,7 @@ from altprop.bench import dual_family as dual
 from altprop.bench import energy_family as energy
 from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import forward_forward_family as family
+from altprop.bench import mixed_family as mixed
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
@@ -88,6 +89,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "bidirectional-predictive-coding": bidirectional.bidirectional_predictive_coding,
     "backward-prediction": bidirectional.backward_prediction,
     "forward-backward-lateral": bidirectional.forward_backward_lateral,
+    "three-factor": mixed.three_factor,
     "soft-wta": soft_wta,
 }
 

@@ -14,6 +14,12 @@ ORACLES: dict[str, tuple[str, ...]] = {
     "fixed-prediction": ("altprop.oracles.energy:fixed_prediction_equals_backprop",),
     "z-il": ("altprop.oracles.energy:z_il_equals_backprop",),
     "predictive-coding": ("altprop.oracles.energy:gradients_equal_autograd_of_the_whole_energy",),
+    "three-factor": (
+        "altprop.oracles.three_factor:an_error_modulates_each_synapse",
+        "altprop.oracles.three_factor:traces_are_sums_over_time",
+        "altprop.oracles.three_factor:a_reward_follows_the_likelihood_of_what_was_drawn",
+        "altprop.oracles.three_factor:a_delayed_reward_needs_traces",
+    ),
 }
 
 

@@ -22,14 +22,15 @@ def show(rule: str, console: Console) -> bool:
     held = True
     for name in names:
         for says, checks in oracles.verify(name):
-            console.print(table(f"{name}: {says}", checks))
+            console.print(f"[bold]{name}[/bold]: {says}", highlight=False)
+            console.print(table(checks))
             held &= all(check.holds for check in checks)
     console.print("all bounds hold" if held else "[red]a bound does not hold[/red]")
     return held
 
 
-def table(title: str, checks: list[Check]) -> Table:
-    found = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+def table(checks: list[Check]) -> Table:
+    found = Table(box=None, pad_edge=False)
     for head in ("compared", "found", "bound", ""):
         found.add_column(head, justify="right" if head in ("found", "bound") else "left", overflow="fold")
     for check in checks:

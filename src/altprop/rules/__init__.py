@@ -64,6 +64,7 @@ RULES = {
     ),
     "backward-prediction": "altprop.rules.energy.backward_prediction:BackwardPrediction",
     "forward-backward-lateral": "altprop.rules.energy.forward_backward_lateral:ForwardBackwardLateral",
+    "three-factor": "altprop.rules.hebbian.three_factor:ThreeFactor",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
