@@ -43,7 +43,8 @@ class Hebbian(Rule):
     Blocks that are frozen (`requires_grad` off) stay as they are: a readout on random features is the control.
 
     Arguments:
-        readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`).
+        readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`); None leaves the body alone, which then learns
+            by `absorb`, and answers with its features.
         settle: the progress at which the body has stopped learning; its rate falls to zero on the way, in a line.
         penalty: of the ridge.
         optimizer: as in `Rule`; the parts are "blocks.0", "blocks.1", ... and "head".
@@ -54,7 +55,7 @@ class Hebbian(Rule):
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
-        readout: str = "softmax",
+        readout: str | None = "softmax",
         settle: float = 0.5,
         penalty: float = 1e-3,
         optimizer: OptimizerSpec = OPTIMIZERS,
@@ -64,9 +65,11 @@ class Hebbian(Rule):
             raise UsageError(f"{type(self).__name__}(settle={settle}): it must be above 0")
         super().__init__(net, problem, optimizer=optimizer, **options)
         self.settle = settle
-        width = nets.shapes(net, self.problem.input_shape)[-1][0]
-        self.head = Readout(width, self.problem.outputs, readout, next(net.parameters()), penalty)
-        self.add_part("head", self.head)
+        self.head: Readout | None = None
+        if readout is not None:
+            width = row_of(net, self.problem)
+            self.head = Readout(width, self.problem.outputs, readout, next(net.parameters()), penalty)
+            self.add_part("head", self.head)
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
@@ -82,9 +85,6 @@ class Hebbian(Rule):
                 return f"block {i} has parameters but is no linear or convolutional block, and this rule knows no other"
             if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or isinstance(layer.padding, str)):
                 return f"the convolution of block {i} has groups, or a padding in words; use groups=1 and numbers"
-        shape = () if None in problem.input_shape else nets.shapes(net, problem.input_shape)[-1]
-        if len(shape) > 1:
-            return f"its last block gives {shape} for a sample, and a readout needs a row; end the net in nn.Flatten()"
         return None
 
     def change(
@@ -103,6 +103,8 @@ class Hebbian(Rule):
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Int[Tensor, "batch"] | None) -> Metrics:
         assert y is not None
+        if self.head is None:
+            raise UsageError(f"{type(self).__name__}(readout=None) has no readout to teach; call absorb(x)")
         h = self.absorb(x)
         return {"loss": self.head.learn(self, self.features(h), y, changing=self.rate > 0.0)}
 
@@ -131,11 +133,23 @@ class Hebbian(Rule):
         return h
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
-        scores: Tensor = self.head(self.features(self.net(x)))
+        features = self.features(self.net(x))
+        scores: Tensor = features if self.head is None else self.head(features)
         return scores
 
     def finish(self) -> None:
-        self.head.solve(self)
+        if self.head is not None:
+            self.head.solve(self)
+
+
+def row_of(net: nn.Sequential, problem: Problem) -> int:
+    """How many features the net gives for a sample; raises UsageError where it does not give a row."""
+    shape = nets.shapes(net, problem.input_shape)[-1]
+    if len(shape) != 1:
+        raise UsageError(
+            f"the net's last block gives {shape} for a sample, and a readout needs a row; end the net in nn.Flatten()"
+        )
+    return shape[0]
 
 
 def after(block: nn.Module, u: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch ..."]:
