@@ -43,8 +43,8 @@ class Hebbian(Rule):
     Blocks that are frozen (`requires_grad` off) stay as they are: a readout on random features is the control.
 
     Arguments:
-        readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`); None leaves the body alone, which then learns
-            by `absorb`, and answers with its features.
+        readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`); None leaves the body alone, which then
+            learns by `absorb`, and answers with its features.
         settle: the progress at which the body has stopped learning; its rate falls to zero on the way, in a line.
         penalty: of the ridge.
         optimizer: as in `Rule`; the parts are "blocks.0", "blocks.1", ... and "head".
