@@ -443,3 +443,36 @@ def test_default_sweeps_reach_the_first_block_of_deep_nets() -> None:
         PredictiveCoding(nets.mlp([6] * 20, classes=3), sweeps=1, start="zero")
     with pytest.warns(UserWarning, match="first 9 of 20"):
         PredictiveCoding(nets.mlp([6] * 20, classes=3), sweeps=5, order="red-black")
+
+
+def test_residual_is_the_slope_over_the_errors_before_the_last_sweep() -> None:
+    net = mlp([6, 9, 8, 7], act="tanh")
+    x, y = batch((5, 6))
+    before, _ = by_whole_energy(list(net), x, one_hot(y), 6, 0.02, "jacobi", "cross-entropy")
+    states = [x, *(s.detach().requires_grad_() for s in before[1:])]
+    slopes = torch.autograd.grad(whole_energy(list(net), states, one_hot(y), "cross-entropy").sum(), states[1:])
+    mu = [block(s) for block, s in zip(net, states, strict=True)]
+    errors = [s - m for s, m in zip(states[1:], mu, strict=False)] + [one_hot(y) - mu[-1].softmax(1)]
+    slope, error = (torch.cat(list(part), 1).norm(dim=1).detach() for part in (slopes, errors))
+    found = PredictiveCoding(net, sweeps=7, rate=0.02, optimizer=sgd).step(x, y)["residual"]
+    torch.testing.assert_close(found, (slope / error).mean(), rtol=1e-10, atol=0.0)
+
+
+def test_the_rate_is_reported_as_it_was_left() -> None:
+    x, y = batch((5, 6))
+    assert PredictiveCoding(mlp([6, 9, 8]), rate=0.02).step(x, y)["rate"] == 0.02
+    assert 0.0 < PredictiveCoding(mlp([6, 9, 8]), rate=3.0, sweeps=30).step(x, y)["rate"] < 3.0
+
+
+def test_a_norm_learns_as_soon_as_the_error_is_behind_it() -> None:
+    norm = nn.LayerNorm(9).double()
+    net = nn.Sequential(
+        nets.Block(layer(6, 9), norm, nn.Tanh()), nets.Block(layer(9, 8), None, nn.Tanh()), layer(8, 3)
+    ).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rule = PredictiveCoding(net, states="before", sweeps=1, optimizer=sgd)
+    before = copy.deepcopy(net)
+    rule.step(*batch((5, 6)))
+    assert torch.equal(net[0].affine.weight, before[0].affine.weight)  # the error has come to the second state
+    assert not torch.equal(norm.weight, before[0].norm.weight)
