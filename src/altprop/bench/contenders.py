@@ -12,6 +12,7 @@ from altprop.bench import energy_family as energy
 from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import forward_forward_family as family
 from altprop.bench import mixed_family as mixed
+from altprop.bench import local_family as local
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
@@ -90,6 +91,12 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "backward-prediction": bidirectional.backward_prediction,
     "forward-backward-lateral": bidirectional.forward_backward_lateral,
     "three-factor": mixed.three_factor,
+    "local-classifier": local.local_classifier,
+    "predsim": local.predsim,
+    "info-pro": local.info_pro,
+    "deep-supervision": local.deep_supervision,
+    "checkpointed-backprop": local.checkpointed_backprop,
+    "accumulated-backprop": local.accumulated_backprop,
     "soft-wta": soft_wta,
 }
 

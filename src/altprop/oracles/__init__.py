@@ -20,6 +20,23 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.three_factor:a_reward_follows_the_likelihood_of_what_was_drawn",
         "altprop.oracles.three_factor:a_delayed_reward_needs_traces",
     ),
+    "local-classifier": (
+        "altprop.oracles.local_losses:whole_net_equals_backprop",
+        "altprop.oracles.local_losses:local_classifiers_equal_autograd_of_each_module",
+        "altprop.oracles.local_losses:one_block_by_hand",
+    ),
+    "predsim": (
+        "altprop.oracles.local_losses:predsim_equals_cosines_pair_by_pair",
+        "altprop.oracles.local_losses:similarity_in_closed_form",
+    ),
+    "info-pro": (
+        "altprop.oracles.local_losses:info_pro_of_one_module_equals_backprop",
+        "altprop.oracles.local_losses:info_pro_equals_its_losses_written_out",
+        "altprop.oracles.local_losses:a_lonely_class_is_no_contrast",
+    ),
+    "deep-supervision": ("altprop.oracles.local_losses:deep_supervision_equals_autograd_of_the_sum",),
+    "checkpointed-backprop": ("altprop.oracles.local_losses:checkpointed_equals_backprop",),
+    "accumulated-backprop": ("altprop.oracles.local_losses:accumulated_equals_backprop",),
 }
 
 

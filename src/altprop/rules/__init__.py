@@ -65,6 +65,12 @@ RULES = {
     "backward-prediction": "altprop.rules.energy.backward_prediction:BackwardPrediction",
     "forward-backward-lateral": "altprop.rules.energy.forward_backward_lateral:ForwardBackwardLateral",
     "three-factor": "altprop.rules.hebbian.three_factor:ThreeFactor",
+    "local-classifier": "altprop.rules.local.local_classifier:LocalClassifier",
+    "predsim": "altprop.rules.local.predsim:PredSim",
+    "info-pro": "altprop.rules.local.info_pro:InfoPro",
+    "deep-supervision": "altprop.rules.reference.deep_supervision:DeepSupervision",
+    "checkpointed-backprop": "altprop.rules.reference.checkpointed_backprop:CheckpointedBackprop",
+    "accumulated-backprop": "altprop.rules.reference.accumulated_backprop:AccumulatedBackprop",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
