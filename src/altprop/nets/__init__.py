@@ -9,6 +9,7 @@ from altprop.nets.curves import Curves
 from altprop.nets.cut import blocks
 from altprop.nets.fields import Local
 from altprop.nets.initialise import initialise
+from altprop.nets.lateral import Lateral
 from altprop.nets.local import local
 from altprop.nets.mlp import linear, mlp
 from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
@@ -16,12 +17,15 @@ from altprop.nets.observe import Observed, observe
 from altprop.nets.residual import Residual, Scaled, residual
 from altprop.nets.step import Sign
 from altprop.nets.temporal import rates, spiking
+from altprop.nets.whiten import Centre, Whiten, centred, whitened
 
 __all__ = [
     "BlackBox",
     "Block",
     "Cell",
+    "Centre",
     "Curves",
+    "Lateral",
     "LeakyIntegrateAndFire",
     "LeakyRate",
     "Local",
@@ -31,10 +35,12 @@ __all__ = [
     "Residual",
     "Scaled",
     "Sign",
+    "Whiten",
     "affine",
     "black_box",
     "blocks",
     "boxed",
+    "centred",
     "conv",
     "initialise",
     "input_shape",
@@ -48,4 +54,5 @@ __all__ = [
     "shapes",
     "spiking",
     "vgg8b",
+    "whitened",
 ]
