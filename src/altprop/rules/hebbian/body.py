@@ -128,9 +128,15 @@ class Hebbian(Rule):
         u = layer(x)
         h = after(block, u)
         if rate > 0.0 and f"blocks.{i}" in self.optimizers:
-            layer.weight.grad = self.change(i, layer, x, u).mul_(-rate)
-            self.update(f"blocks.{i}")
+            self.adapt(i, layer, x, u, rate)
         return h
+
+    def adapt(
+        self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch ..."], rate: float
+    ) -> None:
+        """Block i learns, at a share `rate` of its optimizer's rate."""
+        layer.weight.grad = self.change(i, layer, x, u).mul_(-rate)
+        self.update(f"blocks.{i}")
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         features = self.features(self.net(x))

@@ -6,6 +6,7 @@ the Gram matrix, before the patches are met (FastHebb, Lagani et al. 2022, arXiv
 units x inputs is ever made.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
@@ -16,10 +17,10 @@ Layer = nn.Linear | nn.Conv2d
 def product(
     layer: Layer, y: Float[Tensor, "batch units ..."], x: Float[Tensor, "batch ..."]
 ) -> Float[Tensor, "units ..."]:
-    """<y x^T>, in the shape of the layer's weight."""
+    """<y x^T>, in the shape of the layer's weight (with as many units as y has)."""
     if not isinstance(layer, nn.Conv2d):
         return (y.T @ x).div_(len(x))
-    shape = list(layer.weight.shape)
+    shape = [y.shape[1], *layer.weight.shape[1:]]
     found: Tensor = conv2d_weight(
         padded(layer, x), shape, y, layer.stride, _padding(layer), layer.dilation, layer.groups
     )
@@ -40,6 +41,42 @@ def mixed(g: Float[Tensor, "units units"], weight: Float[Tensor, "units ..."]) -
 def scaled(s: Float[Tensor, " units"], weight: Float[Tensor, "units ..."]) -> Float[Tensor, "units ..."]:
     """s_k W_k."""
     return (s.unsqueeze(1) * weight.flatten(1)).view_as(weight)
+
+
+def respond(
+    layer: Layer, x: Float[Tensor, "batch ..."], weight: Float[Tensor, "units ..."]
+) -> Float[Tensor, "batch units ..."]:
+    """What units with these weights, and no bias, would give in the place of the layer's."""
+    if not isinstance(layer, nn.Conv2d):
+        return x @ weight.T
+    return nn.functional.conv2d(padded(layer, x), weight, None, layer.stride, _padding(layer), layer.dilation)
+
+
+def patches(layer: Layer, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "patches inputs"]:
+    """One row a patch: what no update needs, and what takes kernel^2 times the memory of x."""
+    if not isinstance(layer, nn.Conv2d):
+        return x
+    kernel = tuple(layer.kernel_size)
+    columns = nn.functional.unfold(
+        padded(layer, x), kernel, tuple(layer.dilation), _padding(layer), tuple(layer.stride)
+    )
+    return columns.movedim(1, -1).flatten(0, 1)
+
+
+def power(layer: Layer, x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
+    """<||x||^2> of the patches (more, by what padding adds): no eigenvalue of <x x^T> is larger."""
+    return x.square().mean().mul_(fan_in(layer))
+
+
+def largest_eigenvalue(layer: Layer, x: Float[Tensor, "batch ..."], rounds: int = 30) -> float:
+    """Of <x x^T>, by power iteration; never above it."""
+    v = torch.randn(layer.weight[:1].shape, generator=torch.Generator().manual_seed(0)).to(layer.weight)
+    size = v.norm()
+    for _ in range(rounds):
+        v = v / size.clamp_min(torch.finfo(v.dtype).tiny)
+        v = product(layer, respond(layer, x, v), x)
+        size = v.norm()
+    return float(size)
 
 
 def as_rows(y: Float[Tensor, "batch units ..."]) -> Float[Tensor, "patches units"]:
