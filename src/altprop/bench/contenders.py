@@ -11,6 +11,7 @@ from altprop.bench import dual_family as dual
 from altprop.bench import energy_family as energy
 from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import forward_forward_family as family
+from altprop.bench import hebbian_family as hebbian
 from altprop.bench import mixed_family as mixed
 from altprop.bench import local_family as local
 from altprop.bench import modulated_family as modulated
@@ -97,6 +98,9 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "deep-supervision": local.deep_supervision,
     "checkpointed-backprop": local.checkpointed_backprop,
     "accumulated-backprop": local.accumulated_backprop,
+    "hebbian-pca": hebbian.hebbian_pca,
+    "lateral-pca": hebbian.lateral_pca,
+    "hebbian-ica": hebbian.hebbian_ica,
     "soft-wta": soft_wta,
 }
 

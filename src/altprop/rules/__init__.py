@@ -71,6 +71,9 @@ RULES = {
     "deep-supervision": "altprop.rules.reference.deep_supervision:DeepSupervision",
     "checkpointed-backprop": "altprop.rules.reference.checkpointed_backprop:CheckpointedBackprop",
     "accumulated-backprop": "altprop.rules.reference.accumulated_backprop:AccumulatedBackprop",
+    "hebbian-pca": "altprop.rules.hebbian.pca:HebbianPCA",
+    "lateral-pca": "altprop.rules.hebbian.lateral_pca:LateralPCA",
+    "hebbian-ica": "altprop.rules.hebbian.ica:HebbianICA",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
