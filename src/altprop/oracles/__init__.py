@@ -37,6 +37,22 @@ ORACLES: dict[str, tuple[str, ...]] = {
     "deep-supervision": ("altprop.oracles.local_losses:deep_supervision_equals_autograd_of_the_sum",),
     "checkpointed-backprop": ("altprop.oracles.local_losses:checkpointed_equals_backprop",),
     "accumulated-backprop": ("altprop.oracles.local_losses:accumulated_equals_backprop",),
+    "hebbian-pca": (
+        "altprop.oracles.fast_hebb:pca_equals_loops",
+        "altprop.oracles.fast_hebb:products_equal_autograd",
+        "altprop.oracles.fast_hebb:readouts_equal_closed_forms",
+        "altprop.oracles.hebbian:pca_equals_eigenvectors",
+    ),
+    "lateral-pca": (
+        "altprop.oracles.fast_hebb:lateral_pca_equals_loops",
+        "altprop.oracles.hebbian:lateral_pca_equals_eigenvectors",
+        "altprop.oracles.hebbian:similarity_matching_equals_the_fast_form",
+    ),
+    "hebbian-ica": (
+        "altprop.oracles.fast_hebb:ica_equals_loops",
+        "altprop.oracles.hebbian:ica_finds_sources",
+        "altprop.oracles.hebbian:nonlinear_pca_finds_what_its_curve_is_for",
+    ),
 }
 
 

@@ -115,8 +115,8 @@ class HebbianICA(Prepared):
             layer = nets.affine(block)
             if f"blocks.{i}" in self.optimizers and isinstance(layer, Layer):
                 self._check_units(i, layer)
-                # First and second row: <y^4> and <y^2> for a kurtosis, or <y g - g'> alone.
-                self.register_buffer(f"tails_{i}", layer.weight.new_zeros(2, len(layer.weight)))
+                # <y^4> and <y^2> for a kurtosis, or <y g - g'> alone; and how much these means weigh so far.
+                self.register_buffer(f"tails_{i}", layer.weight.new_zeros(3, len(layer.weight)))
 
     def _check_units(self, i: int, layer: Layer) -> None:
         units, inputs = len(layer.weight), layer.weight[0].numel()
@@ -148,7 +148,7 @@ class HebbianICA(Prepared):
         if self.kind == "one-unit":
             return product(layer, g.mul_(s), x)
         skew = gram(g.mul_(-s), u)
-        return self._natural(layer, gram(u, u).add_(skew).sub_(skew.T))
+        return self._natural(layer, gram(u, u).add_(skew - skew.T))
 
     def _natural(self, layer: Layer, g: Float[Tensor, "units units"]) -> Float[Tensor, "units ..."]:
         """(I - g) W."""
@@ -156,11 +156,12 @@ class HebbianICA(Prepared):
 
     def _sign(self, i: int, values: Tensor, squares: Tensor | None = None) -> Float[Tensor, "units ..."]:
         """Each unit's sign of <values>, less 3 <squares>^2 where they are given; means forget slowly."""
-        tails = self.get_buffer(f"tails_{i}")
-        tails[0].lerp_(means(values), 1.0 - MEMORY)
+        tails = self.get_buffer(f"tails_{i}").mul_(MEMORY)
+        tails[0].add_(means(values), alpha=1.0 - MEMORY)
+        tails[2].add_(1.0 - MEMORY)
         if squares is not None:
-            tails[1].lerp_(means(squares), 1.0 - MEMORY)
-        excess = tails[0] - 3.0 * tails[1].square()
+            tails[1].add_(means(squares), alpha=1.0 - MEMORY)
+        excess = tails[0] * tails[2] - 3.0 * tails[1].square()
         return torch.where(excess < 0, -1.0, 1.0).to(values).view(-1, *[1] * (values.dim() - 2))
 
     def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:

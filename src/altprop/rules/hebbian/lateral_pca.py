@@ -14,7 +14,7 @@ M belongs to the block (it stands in its norm's place as `nets.Lateral`), for a 
 Departures from the papers:
 1. Batches: means in the place of one sample at a time. y is solved for, and not run to rest.
 2. `relative` divides correlations by <||x||^2> of the batch (the authors of similarity matching scale their data so).
-3. A floor of 1e-5 is added to <y y^T> in dM: M stays invertible where there are more units than components.
+3. `floor` is added to the diagonal of <y y^T> in dM: M stays invertible where there are more units than components.
 4. The input of each layer is centred by a running mean; y goes through the net's activation, and the next layer learns
    from that.
 """
@@ -32,7 +32,6 @@ from altprop.rules.hebbian.patches import Layer, gram, power, product, scaled
 from altprop.rules.hebbian.prepared import Prepared
 
 UPDATES = ("apex", "similarity-matching")
-FLOOR = 1e-5
 
 
 class LateralPCA(Prepared):
@@ -44,12 +43,14 @@ class LateralPCA(Prepared):
         update: "apex" or "similarity-matching" (see the module).
         relative: correlations are divided by the mean squared length of the inputs.
         tau: how much slower M is than W ("similarity-matching").
+        floor: of the eigenvalues of M ("similarity-matching").
         inputs, memory, eps: as in `Prepared`; readout, settle, penalty: as in `Hebbian`.
         The others are those of `Rule`; a block's part holds W and M.
     """
 
     kind: str
     tau: float
+    floor: float
     claims = Claims(
         later_blocks="none",
         forward_lock=False,
@@ -71,14 +72,15 @@ class LateralPCA(Prepared):
         update: str = "similarity-matching",
         relative: bool = True,
         tau: float = 0.5,
+        floor: float = 1e-5,
         **options: Any,
     ) -> None:
-        if update not in UPDATES or tau <= 0:
+        if update not in UPDATES or tau <= 0 or floor < 0:
             raise UsageError(
-                f"LateralPCA(update={update!r}, tau={tau}): choose an update among {', '.join(UPDATES)}, and a tau "
-                "above 0"
+                f"LateralPCA(update={update!r}, tau={tau}, floor={floor}): choose one of {', '.join(UPDATES)}, a "
+                "tau above 0, and a floor of at least 0"
             )
-        self.__dict__.update(kind=update, relative=relative, tau=tau)  # `prepared` asks for them
+        self.__dict__.update(kind=update, relative=relative, tau=tau, floor=floor)  # `prepared` asks for them
         super().__init__(net, problem, **options)
 
     def prepared(self, net: nn.Sequential, shape: tuple[int, ...], *how: Any) -> nn.Sequential:
@@ -111,7 +113,7 @@ class LateralPCA(Prepared):
             dw = correlated.sub_(scaled(squares, w))
             dm = own.sub_(scaled(squares, m)).tril_(-1)
         else:
-            own.diagonal().add_(FLOOR)
+            own.diagonal().add_(self.floor)
             dw, dm = correlated.sub_(w).mul_(2.0), own.sub_(m).div_(self.tau)
         w.grad, m.grad = dw.mul_(-rate), dm.mul_(-rate)
         self.update(f"blocks.{i}")
