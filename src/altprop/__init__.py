@@ -19,6 +19,7 @@ _PLACES = {
     "Rule": "altprop.rule",
     "blocks": "altprop.nets",
     "compare": "altprop.bench.compare",
+    "convert": "altprop.conversion",
     "load": "altprop.tasks",
     "stream": "altprop.bench.stream",
     **{place.partition(":")[2]: place.partition(":")[0] for place in RULES.values()},

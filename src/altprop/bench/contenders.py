@@ -10,6 +10,7 @@ from altprop.bench import bidirectional_family as bidirectional
 from altprop.bench import dual_family as dual
 from altprop.bench import energy_family as energy
 from altprop.bench import equilibrium_family as equilibrium
+from altprop.bench import feedback_family as feedback
 from altprop.bench import forward_forward_family as family
 from altprop.bench import hebbian_family as hebbian
 from altprop.bench import mixed_family as mixed
@@ -70,6 +71,12 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "error-forward": modulated.error_forward,
     "direct-feedback-alignment": direct_feedback_alignment,
     "direct-random-target-projection": target_family.direct_random_target_projection,
+    "feedback-alignment": feedback.feedback_alignment,
+    "sign-symmetry": feedback.sign_symmetry,
+    "kolen-pollack": feedback.kolen_pollack,
+    "weight-mirror": feedback.weight_mirror,
+    "sign-direct-feedback-alignment": feedback.sign_direct_feedback_alignment,
+    "direct-kolen-pollack": feedback.direct_kolen_pollack,
     "forward-gradient": perturbation.forward_gradient,
     "local-forward-gradient": perturbation.local_forward_gradient,
     "node-perturbation": perturbation.node_perturbation,

@@ -53,6 +53,34 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.hebbian:ica_finds_sources",
         "altprop.oracles.hebbian:nonlinear_pca_finds_what_its_curve_is_for",
     ),
+    "feedback-alignment": (
+        "altprop.oracles.feedback:feedback_alignment_with_own_weights",
+        "altprop.oracles.feedback:feedback_alignment_by_hand",
+        "altprop.oracles.feedback:feedback_alignment_aligns",
+    ),
+    "sign-symmetry": (
+        "altprop.oracles.feedback:sign_symmetry_by_hand",
+        "altprop.oracles.feedback:sign_symmetry_in_convolutions",
+        "altprop.oracles.feedback:signs_and_sizes",
+    ),
+    "kolen-pollack": (
+        "altprop.oracles.feedback:kolen_pollack_with_own_weights",
+        "altprop.oracles.feedback:kolen_pollack_shrinks",
+    ),
+    "weight-mirror": (
+        "altprop.oracles.feedback:weight_mirror_with_own_weights",
+        "altprop.oracles.feedback:mirrors_show_the_weights",
+    ),
+    "direct-feedback-alignment": (
+        "altprop.oracles.feedback:direct_by_hand",
+        "altprop.oracles.feedback:direct_in_a_linear_net",
+    ),
+    "sign-direct-feedback-alignment": ("altprop.oracles.feedback:signs_by_hand",),
+    "direct-kolen-pollack": (
+        "altprop.oracles.feedback:direct_kolen_pollack_by_hand",
+        "altprop.oracles.feedback:direct_kolen_pollack_shrinks",
+    ),
+    "direct-random-target-projection": ("altprop.oracles.feedback:targets_know_nothing_of_the_output",),
 }
 
 

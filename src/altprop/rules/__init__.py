@@ -39,6 +39,14 @@ RULES = {
     "direct-random-target-projection": (
         "altprop.rules.feedback.direct_random_target_projection:DirectRandomTargetProjection"
     ),
+    "feedback-alignment": "altprop.rules.feedback.feedback_alignment:FeedbackAlignment",
+    "sign-symmetry": "altprop.rules.feedback.sign_symmetry:SignSymmetry",
+    "kolen-pollack": "altprop.rules.feedback.kolen_pollack:KolenPollack",
+    "weight-mirror": "altprop.rules.feedback.weight_mirror:WeightMirror",
+    "sign-direct-feedback-alignment": (
+        "altprop.rules.feedback.sign_direct_feedback_alignment:SignDirectFeedbackAlignment"
+    ),
+    "direct-kolen-pollack": "altprop.rules.feedback.direct_kolen_pollack:DirectKolenPollack",
     "forward-gradient": "altprop.rules.perturbation.forward_gradient:ForwardGradient",
     "local-forward-gradient": "altprop.rules.perturbation.local_forward_gradient:LocalForwardGradient",
     "node-perturbation": "altprop.rules.perturbation.node_perturbation:NodePerturbation",

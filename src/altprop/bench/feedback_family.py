@@ -1,0 +1,45 @@
+"""The contenders of feedback alignment and its kin: one plain function each, from a `Setting` to a `Contender`."""
+
+from typing import Any
+
+from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
+
+
+def aligned(rule: str, setting: Setting, rate: float, **options: Any) -> Contender:
+    """A rule on tanh units; gradient descent with momentum but on the digits, which are few."""
+    digits = setting.task == "digits"
+    return Contender(
+        rule,
+        hidden(setting),
+        act="tanh",
+        init="lecun",
+        options=options,
+        optimizer={"all": adam(rate) if digits else sgd(rate, momentum=0.9)},
+        schedule="fall",
+        batch_size=None if digits else 64,
+        card=Card("tanh", tuning=TUNED),
+    )
+
+
+def feedback_alignment(setting: Setting) -> Contender:
+    return aligned("feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.05)
+
+
+def sign_symmetry(setting: Setting) -> Contender:
+    return aligned("sign-symmetry", setting, 3e-3 if setting.task == "digits" else 0.05)
+
+
+def kolen_pollack(setting: Setting) -> Contender:
+    return aligned("kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05)
+
+
+def weight_mirror(setting: Setting) -> Contender:
+    return aligned("weight-mirror", setting, 3e-3 if setting.task == "digits" else 0.05)
+
+
+def sign_direct_feedback_alignment(setting: Setting) -> Contender:
+    return aligned("sign-direct-feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.005)
+
+
+def direct_kolen_pollack(setting: Setting) -> Contender:
+    return aligned("direct-kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05)
