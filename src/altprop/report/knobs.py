@@ -1,0 +1,31 @@
+"""The figure of the block-size knob: accuracy against the bytes of a step."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from altprop.report import colours
+from altprop.report.figures import LOOK, save
+
+
+def draw_block_sizes(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """`block_sizes.png` and `.svg`. table: rule, block_size (0: no modules), seed, test, peak_bytes."""
+    with mpl.rc_context(LOOK):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for i, (rule, own) in enumerate(table.groupby("rule", sort=False)):
+            by = own.groupby("block_size")
+            x, y = by["peak_bytes"].mean() / 2**20, by["test"].mean()
+            spread = [y - by["test"].min(), by["test"].max() - y]
+            colour, marker = colours.colour(str(rule)), "os^Dv"[i % 5]
+            axes.errorbar(x, y, spread, color=colour, marker=marker, markersize=4, label=str(rule))
+            for size in x.index[x.index > 0]:
+                axes.annotate(str(size), (x[size], y[size]), xytext=(5, -10), textcoords="offset points", fontsize=8)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.set_xlabel("peak MiB of a step (numbers: blocks a module)")
+        axes.set_ylabel("test accuracy")
+        axes.legend(frameon=False, fontsize=8)
+        return save(figure, folder, "block_sizes", ("png", "svg"))
