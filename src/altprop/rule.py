@@ -112,6 +112,7 @@ class Rule(nn.Module):
         self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
         self.progress = 0.0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._host: tuple[Rule, str] | None = None
         self._optimizer = optimizer
         self._rates: dict[str, list[float]] = {}
         for i, block in enumerate(net):
@@ -130,6 +131,12 @@ class Rule(nn.Module):
         if parameters:
             self.optimizers[name] = self._factory(name)(parameters)
             self._rates[name] = [group["lr"] for group in self.optimizers[name].param_groups]
+
+    def host(self, word: str, rule: "Rule") -> None:
+        """Take over another rule, trained inside this one: its parts become this rule's, under "word/part"."""
+        self.optimizers |= {f"{word}/{part}": optimizer for part, optimizer in rule.optimizers.items()}
+        self._rates |= {f"{word}/{part}": rates for part, rates in rule._rates.items()}
+        rule._host = self, word  # in a tuple, so that it is no submodule
 
     def _factory(self, part: str) -> OptimizerFactory:
         if not isinstance(self._optimizer, Mapping):
@@ -198,6 +205,10 @@ class Rule(nn.Module):
 
         Raises UsageError if there are none: the part would stand still, and nobody be told.
         """
+        if self._host is not None:
+            rule, word = self._host
+            rule.update(f"{word}/{part}")
+            return
         optimizer = self.optimizers[part]
         if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
             raise UsageError(f"{type(self).__name__}: nothing reaches the part {part!r}; {NO_DERIVATIVE}")
@@ -215,6 +226,9 @@ class Rule(nn.Module):
     @torch.no_grad()
     def assign(self, parameter: Tensor, value: Tensor) -> None:
         """Write a value as it is (closed forms, populations): W - (W - T) is not T in floating point."""
+        if self._host is not None:
+            self._host[0].assign(parameter, value)
+            return
         parameter.copy_(value)
 
     # Checkpoints, and moving to another device or dtype.

@@ -77,9 +77,10 @@ def intentions(rule: Rule, x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def operands(rule: Rule, x: Tensor) -> dict[str, list[Tensor]]:
-    """For each parameter, the activations that it meets when the rule predicts in every way that it knows."""
+    """For each parameter, the activations that it meets when the rule predicts in every way that it knows: as it does
+    while it learns, when blocks with running statistics have already seen the batch."""
     rule.finish()
-    rule.eval()
+    rule.train()
     with Trace(dict(rule.named_parameters()), keep_operands=True) as trace:
         for predict in rule.predictors().values():
             predict(x)

@@ -120,11 +120,11 @@ class Contender:
             net[: len(net) - self.output].requires_grad_(False)
         return net
 
-    def build(self, setting: Setting, seed: int) -> Rule:
-        """The rule on its own net, ready to learn; raises UsageError if the rule does not support the net."""
+    def build(self, setting: Setting, seed: int, net: nn.Sequential | None = None) -> Rule:
+        """The rule on its own net, or on another one, ready to learn; raises UsageError if it does not support it."""
         optimizer = self.optimizer.get("all", self.optimizer)
         return rules.find(self.rule)(
-            self.network(setting, seed),
+            self.network(setting, seed) if net is None else net,
             setting.problem,
             optimizer=optimizer,
             schedule=getattr(schedules, self.schedule),

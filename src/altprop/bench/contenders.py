@@ -13,8 +13,8 @@ from altprop.bench import equilibrium_family as equilibrium
 from altprop.bench import feedback_family as feedback
 from altprop.bench import forward_forward_family as family
 from altprop.bench import hebbian_family as hebbian
-from altprop.bench import mixed_family as mixed
 from altprop.bench import local_family as local
+from altprop.bench import mixed_family as mixed
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
@@ -98,6 +98,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "bidirectional-predictive-coding": bidirectional.bidirectional_predictive_coding,
     "backward-prediction": bidirectional.backward_prediction,
     "forward-backward-lateral": bidirectional.forward_backward_lateral,
+    "mixed": mixed.pca_and_feedback,
     "three-factor": mixed.three_factor,
     "local-classifier": local.local_classifier,
     "predsim": local.predsim,

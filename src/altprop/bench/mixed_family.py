@@ -6,3 +6,8 @@ from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidde
 def three_factor(setting: Setting) -> Contender:
     card = Card(tuning=TUNED, note="modulated by each neuron's own error")
     return Contender("three-factor", hidden(setting), optimizer={"all": adam(2e-3)}, schedule="cosine", card=card)
+
+
+def pca_and_feedback(setting: Setting) -> Contender:
+    card = Card(tuning=TUNED, note="the first block by Hebbian PCA, the others by direct feedback alignment")
+    return Contender("mixed", hidden(setting), schedule="cosine", card=card)

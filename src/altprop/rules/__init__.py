@@ -72,6 +72,7 @@ RULES = {
     ),
     "backward-prediction": "altprop.rules.energy.backward_prediction:BackwardPrediction",
     "forward-backward-lateral": "altprop.rules.energy.forward_backward_lateral:ForwardBackwardLateral",
+    "mixed": "altprop.rules.hebbian.mixed:Mixed",
     "three-factor": "altprop.rules.hebbian.three_factor:ThreeFactor",
     "local-classifier": "altprop.rules.local.local_classifier:LocalClassifier",
     "predsim": "altprop.rules.local.predsim:PredSim",

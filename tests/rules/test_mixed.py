@@ -1,0 +1,71 @@
+"""Mixed against its two rules trained by hand, one on the features of the other."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from altprop import nets
+from altprop.errors import UsageError
+from altprop.rule import Problem
+from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
+from altprop.rules.hebbian.mixed import Mixed
+from altprop.rules.hebbian.pca import HebbianPCA
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def net() -> nn.Sequential:
+    return nets.mlp([6, 8, 7], classes=3, act="tanh", generator=torch.Generator().manual_seed(0)).double()
+
+
+def test_it_is_its_two_rules() -> None:
+    whole, apart = net(), net()
+    plain = {"inputs": "as they are", "optimizer": SGD}
+    rule = Mixed(whole, lower=plain, optimizer=SGD)
+    below = HebbianPCA(nn.Sequential(apart[0]), Problem((6,), 3), readout=None, **plain)
+    above = DirectFeedbackAlignment(nn.Sequential(*list(apart)[1:]), Problem((8,), 3), optimizer=SGD)
+    above.feedback_0.copy_(rule.above.feedback_0)
+    draw = torch.Generator().manual_seed(1)
+    for step in range(6):
+        x = torch.randn(5, 6, dtype=torch.float64, generator=draw)
+        y = torch.randint(3, (5,), generator=draw)
+        rule.progress = below.progress = above.progress = step / 6
+        loss = rule.step(x, y)["loss"]
+        assert torch.equal(loss, above.step(below.absorb(x), y)["loss"])
+    for p, q in zip(whole.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert torch.equal(rule(x), whole(x))
+    assert list(rule.optimizers) == ["below/blocks.0", "above/blocks.0", "above/blocks.1"]
+
+
+def test_schedules_reach_both_rules() -> None:
+    whole = net()
+    rule = Mixed(whole, optimizer=SGD, schedule=lambda progress: 0.0)
+    before = [p.detach().clone() for p in whole.parameters()]
+    rule.step(torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1]))
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), before, strict=True))
+
+
+def test_a_convolution_below() -> None:
+    conv = nets.conv((1, 8, 8), [4, 5], classes=3)
+    rule = Mixed(conv, Problem((1, 8, 8), 3), above="backprop")
+    before = [p.detach().clone() for p in conv.parameters() if p.dim() > 1]
+    rule.step(torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1]))
+    moved = [p for p in conv.parameters() if p.dim() > 1]
+    assert not any(torch.equal(p, q) for p, q in zip(moved, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"blocks": 0}, "give at least one of the net's 3 blocks to each rule"),
+        ({"blocks": 3}, "give at least one of the net's 3 blocks to each rule"),
+        ({"below": "backprop"}, "it must be a rule that learns from inputs alone"),
+        ({"above": "three-factors"}, "did you mean 'three-factor'"),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        Mixed(net(), **options)
