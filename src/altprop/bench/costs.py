@@ -1,0 +1,206 @@
+"""The study of costs: one table for rules of every family and the controls of backpropagation, with a verdict a column.
+
+Accuracy after a short budget, seconds of a step as a ratio to backpropagation's (all rules in turn in every round, one
+thread), operations, peak bytes of a step, and bytes of what only training has.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor
+
+from altprop import rules, tasks
+from altprop.bench import meter
+from altprop.bench.compare import shaped
+from altprop.bench.contender import Contender, Setting
+from altprop.bench.contenders import contender
+from altprop.bench.evaluate import accuracy
+from altprop.bench.publish import markdown, write_page
+from altprop.bench.speed import ratio, seconds
+from altprop.bench.stats import interval
+from altprop.bench.teaching import trained
+from altprop.bench.train import Process
+from altprop.report.replace import replaced
+from altprop.rule import Rule
+from altprop.tasks import Task
+
+FOLDER, FILE = "costs", "costs.md"
+RULES = (
+    "backprop",
+    "deep-supervision",
+    "checkpointed-backprop",
+    "accumulated-backprop",
+    "signal-propagation",
+    "forward-forward",
+    "feedback-alignment",
+    "direct-feedback-alignment",
+    "local-classifier",
+    "predsim",
+)
+CONTROLS = RULES[:4]
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Study:
+    """The nets by their kind, and what is measured on them; small ones for tests."""
+
+    task: str = "mnist"
+    nets: dict[str, tuple[int, ...]] = field(default_factory=lambda: {"mlp": (256,) * 4, "conv": (16, 32)})
+    epochs: int = 2
+    seeds: int = 3
+    batch: int = 128
+    rounds: int = 20
+
+    def data(self, net: str) -> Task:
+        return shaped(tasks.load(self.task), net)
+
+    def setting(self, net: str) -> Setting:
+        widths = self.nets[net]
+        return Setting(self.task, self.data(net).problem, net, widths[0], len(widths))
+
+    def contenders(self, net: str) -> dict[str, Contender]:
+        """The rules that there are and that take the net, each with its own settings, on the same hidden widths."""
+        setting, found = self.setting(net), {}
+        for name in (name for name in RULES if name in rules.RULES):
+            chosen = replace(contender(name, setting), widths=self.nets[net])
+            if not rules.find(name).refuses(chosen.network(setting, 0), setting.problem):
+                found[name] = chosen
+        return found
+
+
+def measure(study: Study) -> Iterator[dict[str, object]]:
+    """One row a net, rule and seed."""
+    for net in study.nets:
+        data, setting, chosen = study.data(net), study.setting(net), study.contenders(net)
+        batch = data.train.batch(slice(0, study.batch))
+        times = step_ratios({name: c.build(setting, 0) for name, c in chosen.items()}, *batch, study.rounds)
+        for seed in range(study.seeds):
+            for name, c in chosen.items():
+                with Process().applied(seed):
+                    cost = meter.cost(c.build(setting, seed), *batch)
+                    test = tested(trained(c, setting, data, study.epochs, seed), data)
+                only = FLOAT_BYTES * (cost.parameters - cost.parameters_inference)
+                yield {"net": net, "rule": name, "seed": seed, "test": test, "step_ratio": times[name],
+                       "operations": cost.step_operations, "peak_bytes": cost.peak_step_bytes,
+                       "training_only_bytes": only}  # fmt: skip
+
+
+def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> dict[str, float]:
+    """Seconds of a step over backpropagation's, all rules in turn in every round, one thread."""
+    with Process().applied(0):
+        times: dict[str, list[float]] = {name: [] for name in built}
+        for round_ in range(rounds + 3):  # three rounds to warm up
+            for name, rule in built.items():
+                taken = seconds(partial(rule.step, x, y))
+                if round_ >= 3:
+                    times[name].append(taken)
+    return {name: ratio(taken, times["backprop"]) for name, taken in times.items()}
+
+
+def tested(rule: Rule, data: Task) -> float:
+    """Test accuracy of the predictor that does best on validation."""
+    here = torch.device("cpu")
+    best = max(rule.predictors().values(), key=lambda predict: accuracy(predict, data.validation, None, here))
+    return accuracy(best, data.test, None, here)
+
+
+COLUMNS = {
+    "test": "test accuracy",
+    "step_ratio": "seconds of a step",
+    "operations": "operations of a step",
+    "peak_bytes": "peak bytes of a step",
+    "training_only_bytes": "bytes that only training has",
+}
+
+
+def page(table: pd.DataFrame, study: Study) -> str:
+    """The study in Markdown: for each net a table, and a verdict on each column."""
+    parts = [
+        f"""# What rules cost
+
+Made by `python -m altprop.bench.costs` (this page too). {study.task}, {study.epochs} epochs, {study.seeds} seeds, each
+rule with its own contender's settings; test accuracy at the last epoch, of the predictor that does best on validation.
+Seconds, operations and peak bytes are those of one step on {study.batch} samples, as ratios to backpropagation's:
+seconds are medians over {study.rounds} rounds in which all rules take turns, one thread; peak bytes leave out
+parameters, optimizer state and the batch. The last column is what no prediction reads: local heads, feedback weights.
+Forward-forward and its kin have heads in the place of the output block. Rules that do not take a net are not in its
+table.
+"""
+    ]
+    for net, own in table.groupby("net", sort=False):
+        widths = "-".join(map(str, study.nets[str(net)]))
+        parts += [f"## {net}, {widths}", costs(own), "\n".join(f"- {line}" for line in verdicts(own))]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def costs(own: pd.DataFrame) -> str:
+    """The table of one net."""
+    plain = own[own["rule"] == "backprop"].iloc[0]
+    rows = []
+    for rule, group in own.groupby("rule", sort=False):
+        mean, low, high = interval(100 * group["test"])
+        first = group.iloc[0]
+        rows.append([str(rule), f"{mean:.2f} %", f"{low:.2f} to {high:.2f}" if len(group) > 1 else "",
+                     f"{first['step_ratio']:.2f}", f"{first['operations'] / plain['operations']:.2f}",
+                     f"{first['peak_bytes'] / plain['peak_bytes']:.2f}",
+                     f"{first['training_only_bytes']:,}"])  # fmt: skip
+    return markdown(["rule", "test", "interval", "seconds", "operations", "peak bytes", "training only, bytes"], rows)
+
+
+def verdicts(own: pd.DataFrame) -> list[str]:
+    """One line a column: the best rule beside the best of backpropagation and its controls."""
+    means: dict[Any, Any] = own.groupby("rule", sort=False)[list(COLUMNS)].mean().to_dict("index")
+    controls = [rule for rule in means if rule in CONTROLS]
+    others = [rule for rule in means if rule not in CONTROLS]
+    found = []
+    for column, words in COLUMNS.items():
+        ahead = {rule: row[column] if column == "test" else -row[column] for rule, row in means.items()}
+        best, rival = (max(names, key=ahead.__getitem__) for names in (others, controls))
+        gap = ahead[best] - ahead[rival]
+        verdict = "better than" if gap > 0 else "no better than" if gap == 0 else "worse than"
+        plain = means["backprop"][column]
+        one, other = (shown(column, means[rule][column], plain) for rule in (best, rival))
+        found.append(
+            f"{words}: the best rule, {best} ({one}), is {verdict} the best of backpropagation and its controls, "
+            f"{rival} ({other})"
+        )
+    return found
+
+
+def shown(column: str, value: float, plain: float) -> str:
+    """As in the table; plain: backpropagation's."""
+    if column == "test":
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if column == "training_only_bytes" else f"{value / plain:.2f}"
+
+
+def run(study: Study, output: Path) -> None:
+    """Measure, and write the rows and the page."""
+    table = pd.DataFrame(measure(study))
+    folder = output / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced(folder / "rows.csv") as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    write_page(output / FILE, page(table, study))
+
+
+def main(output: Path = Path("docs/results")) -> None:
+    """Measure what rules cost, and write the page with its rows.
+
+    Args:
+        output: the folder for what is published.
+    """
+    run(Study(), output)
+    Console().print(f"written: {output / FILE}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
