@@ -15,6 +15,8 @@ NETS = {
     "vgg8b": "six 3x3 convolutions and a linear block, whose widths follow from the first one's",
     "local": "local receptive fields without weight sharing",
     "residual": "linear blocks of one width that add to what they take, scaled for any depth, flat input",
+    "soft-hebb": "convolutions behind batch normalisations, with triangle units (SoftHebb)",
+    "soft-hebb-mlp": "linear blocks with triangle units (SoftHebb), flat input",
     "spiking": "leaky integrate-and-fire neurons over time, flat input",
     "rates": "leaky rate neurons in continuous time, flat input",
     "black-box": "linear blocks on hardware without a derivative (distorted, quantised, noisy, ...), flat input",

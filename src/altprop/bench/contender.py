@@ -21,8 +21,10 @@ BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
     "rates": nets.rates,
     "black-box": nets.boxed,
     "residual": nets.residual,
+    "soft-hebb": nets.soft_hebb,
+    "soft-hebb-mlp": nets.soft_hebb_mlp,
 }
-IMAGES = ("conv", "vgg8b", "local")
+IMAGES = ("conv", "vgg8b", "local", "soft-hebb")
 """The kinds of net that take images; the others take vectors."""
 
 
@@ -143,8 +145,10 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.local(shape, fields(shape, widths), **options)
     if kind == "spiking":
         options.pop("act", None)  # the neurons are the activation
-    if kind == "residual":
-        options.pop("init", None)  # its scales belong to weights from N(0, 1)
+    if kind in ("residual", "soft-hebb", "soft-hebb-mlp"):
+        options.pop("init", None)  # they bring their own
+    if kind == "soft-hebb":
+        return nets.soft_hebb(shape, widths, **options)
     return BUILDERS[kind]([math.prod(shape), *widths], **options)
 
 

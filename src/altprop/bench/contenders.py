@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from altprop import rules
 from altprop.bench import bidirectional_family as bidirectional
+from altprop.bench import competitive_family as competitive
 from altprop.bench import dual_family as dual
 from altprop.bench import energy_family as energy
 from altprop.bench import equilibrium_family as equilibrium
@@ -109,6 +110,10 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "hebbian-pca": hebbian.hebbian_pca,
     "lateral-pca": hebbian.lateral_pca,
     "hebbian-ica": hebbian.hebbian_ica,
+    "soft-hebb": competitive.soft_hebb,
+    "competitive": competitive.competitive,
+    "krotov-hopfield": competitive.krotov_hopfield,
+    "bcm": competitive.bcm,
     "soft-wta": soft_wta,
 }
 

@@ -15,6 +15,7 @@ from altprop.nets.mlp import linear, mlp
 from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
 from altprop.nets.observe import Observed, observe
 from altprop.nets.residual import Residual, Scaled, residual
+from altprop.nets.soft_hebb import Triangle, soft_hebb, soft_hebb_mlp
 from altprop.nets.step import Sign
 from altprop.nets.temporal import rates, spiking
 from altprop.nets.whiten import Centre, Whiten, centred, whitened
@@ -36,6 +37,7 @@ __all__ = [
     "Scaled",
     "Sign",
     "Whiten",
+    "Triangle",
     "affine",
     "black_box",
     "blocks",
@@ -52,6 +54,8 @@ __all__ = [
     "rates",
     "residual",
     "shapes",
+    "soft_hebb",
+    "soft_hebb_mlp",
     "spiking",
     "vgg8b",
     "whitened",

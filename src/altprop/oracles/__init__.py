@@ -81,6 +81,24 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.feedback:direct_kolen_pollack_shrinks",
     ),
     "direct-random-target-projection": ("altprop.oracles.feedback:targets_know_nothing_of_the_output",),
+    "soft-hebb": (
+        "altprop.oracles.competitive:soft_hebb_equals_samples_one_by_one",
+        "altprop.oracles.competitive:norms_of_soft_hebb_come_to_one",
+        "altprop.oracles.competitive:invariants_of_soft_hebb",
+    ),
+    "competitive": (
+        "altprop.oracles.competitive:competitive_learning_equals_samples_one_by_one",
+        "altprop.oracles.competitive:competitive_learning_equals_its_surrogate",
+        "altprop.oracles.competitive:winner_take_all_is_k_means",
+    ),
+    "krotov-hopfield": (
+        "altprop.oracles.competitive:krotov_hopfield_equals_samples_one_by_one",
+        "altprop.oracles.competitive:norms_of_krotov_hopfield",
+    ),
+    "bcm": (
+        "altprop.oracles.competitive:bcm_equals_samples_one_by_one",
+        "altprop.oracles.competitive:bcm_selects_one_of_two_patterns",
+    ),
 }
 
 

@@ -83,6 +83,10 @@ RULES = {
     "hebbian-pca": "altprop.rules.hebbian.pca:HebbianPCA",
     "lateral-pca": "altprop.rules.hebbian.lateral_pca:LateralPCA",
     "hebbian-ica": "altprop.rules.hebbian.ica:HebbianICA",
+    "soft-hebb": "altprop.rules.hebbian.soft_hebb:SoftHebb",
+    "competitive": "altprop.rules.hebbian.competitive:CompetitiveLearning",
+    "krotov-hopfield": "altprop.rules.hebbian.krotov_hopfield:KrotovHopfield",
+    "bcm": "altprop.rules.hebbian.bcm:BCM",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 

@@ -45,7 +45,9 @@ class Hebbian(Rule):
     Arguments:
         readout: "softmax", "delta", "class-mean" or "ridge" (see `Readout`); None leaves the body alone, which then
             learns by `absorb`, and answers with its features.
-        settle: the progress at which the body has stopped learning; its rate falls to zero on the way, in a line.
+        settle: the progress at which the body has stopped learning.
+        decay: whether the body's rate falls to zero on the way, in a line.
+        wait: whether the readout begins when the body has stopped (at once, where all blocks are frozen).
         penalty: of the ridge.
         optimizer: as in `Rule`; the parts are "blocks.0", "blocks.1", ... and "head".
     """
@@ -57,6 +59,8 @@ class Hebbian(Rule):
         *,
         readout: str | None = "softmax",
         settle: float = 0.5,
+        decay: bool = True,
+        wait: bool = False,
         penalty: float = 1e-3,
         optimizer: OptimizerSpec = OPTIMIZERS,
         **options: Any,
@@ -64,7 +68,7 @@ class Hebbian(Rule):
         if settle <= 0:
             raise UsageError(f"{type(self).__name__}(settle={settle}): it must be above 0")
         super().__init__(net, problem, optimizer=optimizer, **options)
-        self.settle = settle
+        self.settle, self.decay, self.wait = settle, decay, wait
         self.head: Readout | None = None
         if readout is not None:
             width = row_of(net, self.problem)
@@ -110,16 +114,21 @@ class Hebbian(Rule):
         if self.head is None:
             raise UsageError(f"{type(self).__name__}(readout=None) has no readout to teach; call absorb(x)")
         h = self.absorb(x)
-        return {"loss": self.head.learn(self, self.features(h), y, changing=self.rate > 0.0)}
+        changing = self.rate > 0.0
+        if self.wait and changing and any(part.startswith("blocks") for part in self.optimizers):
+            return {"loss": h.new_zeros(())}
+        return {"loss": self.head.learn(self, self.features(h), y, changing=changing and not self.wait)}
 
     @property
     def rate(self) -> float:
         """The factor of the body's learning rates now."""
-        return max(0.0, 1.0 - self.progress / self.settle)
+        left = max(0.0, 1.0 - self.progress / self.settle)
+        return left if self.decay else float(left > 0.0)
 
     @torch.no_grad()
     def absorb(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Let the body learn from a batch; what its last block gave of it, with the weights before."""
+        self.net.train(self.rate > 0.0)  # the statistics of a batch normalisation stop with the body
         for i, block in enumerate(self.net):
             x = self._pass(i, block, x, self.rate)
         return x

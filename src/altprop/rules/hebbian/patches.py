@@ -9,6 +9,7 @@ units x inputs is ever made.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 Layer = nn.Linear | nn.Conv2d
@@ -108,3 +109,8 @@ def padded(layer: nn.Conv2d, x: Float[Tensor, "batch channels height width"]) ->
 
 def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
     return (0, 0) if layer.padding_mode != "zeros" else tuple(int(p) for p in layer.padding)
+
+
+def sums(layer: Layer, weight: Float[Tensor, "units ..."], x: Float[Tensor, "batch ..."]) -> Tensor:
+    """W x, as the layer would compute it with other weights and no bias."""
+    return functional.linear(x, weight) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, None)

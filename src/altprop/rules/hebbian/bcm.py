@@ -1,0 +1,94 @@
+"""BCM: a unit learns what excites it above a sliding threshold, and unlearns what excites it less.
+
+Bienenstock, Cooper & Munro 1982 (J. Neuroscience 2:32), in the form of Intrator & Cooper 1992 (doi
+10.1016/S0893-6080(05)80003-6). For a patch x, sums u = W x, and means over the patches of a batch:
+
+    y = max(0, u),      dW_k = < y_k (y_k - theta_k) x >,      theta_k <- memory theta_k + (1 - memory) < y_k^2 >
+
+With competition="hard" only the unit with the largest u answers (Jimenez Nimmo & Mondragón 2025), so that units select
+different patches; and dW is divided by its largest entry where normalise is on.
+
+Departure: the threshold begins at the first batch's < y^2 >, and moves once a batch, after the weights.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from altprop.errors import UsageError
+from altprop.rule import Claims, Problem
+from altprop.rules.hebbian.competition import Competitive, winners
+from altprop.rules.hebbian.patches import Layer, means, product
+
+
+class BCM(Competitive):
+    """BCM (Bienenstock, Cooper & Munro 1982) for linear and convolutional layers, with a readout.
+
+    Arguments:
+        competition: "none", or "hard": only the unit with the largest sum answers a patch.
+        memory: of the threshold, from batch to batch; it must move faster than the weights do.
+        normalise: whether a change is divided by its largest entry.
+        The others are those of `Hebbian`; the parts are "blocks.0", "blocks.1", ... and "head".
+    """
+
+    claims = Claims(
+        later_blocks="none",
+        forward_lock=False,
+        update_lock=False,
+        order="forward",
+        differentiable=False,
+        memory="flat",
+        training_only=True,
+        same_net=True,
+        labels=True,
+        batch_of_one=True,
+    )
+
+    def __init__(
+        self,
+        net: nn.Sequential,
+        problem: Problem | None = None,
+        *,
+        competition: str = "hard",
+        memory: float = 0.9,
+        normalise: bool = True,
+        settle: float = 0.75,
+        **options: Any,
+    ) -> None:
+        if competition not in ("none", "hard") or not 0 <= memory < 1:
+            raise UsageError(
+                f'BCM(competition={competition!r}, memory={memory}): competition is "none" or "hard", and the memory '
+                "at least 0 and below 1"
+            )
+        super().__init__(net, problem, settle=settle, **options)
+        self.competition, self.memory, self.normalise = competition, memory, normalise
+        for i in self.layers:
+            self.register_buffer(f"thresholds_{i}", torch.full_like(self.wins(i), -1.0))
+
+    def change(
+        self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
+    ) -> Float[Tensor, "units ..."]:
+        best = winners(u)
+        y = u.clamp_min(0.0)
+        if self.competition == "hard":
+            y = torch.zeros_like(u).scatter_(1, best, y.gather(1, best))
+        self.count(i, best)
+        squares, thresholds = means(y.square()), self.get_buffer(f"thresholds_{i}")
+        first = bool(thresholds[0] < 0)
+        if first and not bool(squares.any()):
+            raise UsageError(
+                f"BCM: no unit of block {i} answers any input of the first batch, so all are dead and would stay so; "
+                "start from other weights, or shift the inputs"
+            )
+        if first:
+            thresholds.copy_(squares)
+        change = product(layer, y * (y - along(thresholds, y)), x)
+        thresholds.lerp_(squares, 1.0 - self.memory)
+        return change.div_(change.abs().max().clamp_min(torch.finfo(u.dtype).tiny)) if self.normalise else change
+
+
+def along(v: Float[Tensor, " units"], u: Float[Tensor, "batch units ..."]) -> Tensor:
+    """One number a unit, in a shape that broadcasts against u."""
+    return v.view(-1, *[1] * (u.dim() - 2))
