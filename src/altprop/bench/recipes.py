@@ -15,6 +15,7 @@ from rich.console import Console
 from altprop.bench.compare import carry_out, measured
 from altprop.bench.energy_recipes import ENERGY, ENERGY_HEAD
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
+from altprop.bench.local_recipes import LOCAL, LOCAL_HEAD
 from altprop.bench.publish import read_rows, write_page
 from altprop.bench.recipe import Goal, Recipe, publish, section, summary
 from altprop.bench.signal_propagation_recipes import SIGNAL_PROPAGATION, SIGNAL_PROPAGATION_HEAD
@@ -70,6 +71,13 @@ PAGES = {
     "energy_family": "rules that relax to an equilibrium, and their kin",
     "relaxation": "how fast states relax, how far, and how near to backpropagation the updates are",
     "energy_drawings": "digits that a net of both directions draws and completes",
+    "local_losses_family": "losses of every block's own, and the controls of what they save",
+    "block_sizes": "accuracy and memory from one block a module to the whole net",
+    "costs": "accuracy, seconds, bytes and training-only parameters of local rules beside backpropagation",
+    "feedback_family": "rules whose error comes back through other weights than the net's",
+    "feedback_angles": "how feedback and forward weights turn towards each other",
+    "hebbian_family": "rules that learn without an error: components, competition, reward",
+    "fast_hebb": "Hebbian updates by reordered products, against a tensor of all patches",
     "target_trees": "how few comparisons find the nearest of many class targets",
     "dead_neurons": "how many spiking units never fire, by what they learn from",
     "streaming": "the data once, one sample at a time, each answered before it is learned from",
@@ -92,6 +100,7 @@ BOOK = (
     Page("forward_forward_family", FORWARD_FORWARD_HEAD, FORWARD_FORWARD),
     Page("signal_propagation_family", SIGNAL_PROPAGATION_HEAD, SIGNAL_PROPAGATION),
     Page("energy_family", ENERGY_HEAD, ENERGY),
+    Page("local_losses_family", LOCAL_HEAD, LOCAL),
 )
 
 
