@@ -93,7 +93,7 @@ class Hebbian(Rule):
                 return f"block {i} has parameters but is no linear or convolutional block, and this rule knows no other"
             if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or isinstance(layer.padding, str)):
                 return f"the convolution of block {i} has groups, or a padding in words; use groups=1 and numbers"
-        return None
+        return unfit(net, problem)
 
     def change(
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
@@ -169,6 +169,23 @@ def row_of(net: nn.Sequential, problem: Problem) -> int:
             f"the net's last block gives {shape} for a sample, and a readout needs a row; end the net in nn.Flatten()"
         )
     return shape[0]
+
+
+def unfit(net: nn.Sequential, problem: Problem) -> str | None:
+    """Why samples do not go through the net, or meet a linear layer as something else than rows, in words."""
+    if None in problem.input_shape:
+        return None
+    try:
+        sizes = [problem.input_shape, *nets.shapes(net, problem.input_shape)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        why = str(error).splitlines()[0]
+        return f"a sample of shape {problem.input_shape} does not go through its blocks ({why})"
+    for i, (block, size) in enumerate(zip(net, sizes, strict=False)):
+        if isinstance(nets.affine(block), nn.Linear) and len(size) != 1:
+            return (
+                f"the linear layer of block {i} sees {size} for a sample, and this rule learns from rows: no time steps"
+            )
+    return None
 
 
 def after(block: nn.Module, u: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch ..."]:
