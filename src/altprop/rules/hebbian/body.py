@@ -83,10 +83,6 @@ class Hebbian(Rule):
             return "it brings its own readout, and an output block would learn features; build the net without classes"
         if not any(isinstance(nets.affine(block), Layer) for block in net):
             return "it needs a linear or convolutional block (build the net with altprop.nets.mlp and a hidden width)"
-        if any(isinstance(m, nets.LeakyIntegrateAndFire | nets.LeakyRate | nets.Cell) for m in net.modules()):
-            return (
-                "neurons that live in time have a drive at every time step, and it learns from one; choose another rule"
-            )
         for i, block in enumerate(net):
             layer = nets.affine(block)
             if not isinstance(layer, Layer) and any(True for _ in block.parameters()):
