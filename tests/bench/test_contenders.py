@@ -16,6 +16,7 @@ from altprop.bench.protocol import Budget
 from altprop.bench.train import Process
 from altprop.rules import RULES
 from altprop.rules.hebbian.body import Hebbian
+from altprop.rules.hebbian.mixed import Mixed
 from altprop.tasks import Split, load
 from altprop.tasks.task import divided
 
@@ -168,7 +169,7 @@ def test_on_nets_without_derivatives_or_in_time_a_rule_teaches_every_block_or_sa
         return
     assert all(torch.isfinite(predict(x)).all() for predict in rule.eval().predictors().values())
     pairs = list(zip(rule.net.parameters(), before, strict=True))
-    if isinstance(rule, Hebbian):  # leaves biases as they are
+    if isinstance(rule, Hebbian | Mixed):  # which leave biases as they are
         pairs = [(p, q) for p, q in pairs if p.dim() > 1]
     if name not in ("cascaded-forward", "soft-wta"):  # which leave the net, or its biases, as they are
         assert all(not torch.equal(p, q) for p, q in pairs)
