@@ -60,7 +60,8 @@ class Whiten(Centre):
     Arguments:
         shape: of one sample; an image is taken as a row of pixels.
         outputs: PCA to so many; ZCA, in the shape of the input, if left out.
-        eps: what is added to each variance, in units of their mean: less, and what hardly varies is blown up more.
+        eps: what is added to each variance, in units of their mean: less, and what hardly varies is blown up more. At
+            least 1 until there have been twice as many samples as inputs.
         memory: as in `Centre`.
     """
 
@@ -100,8 +101,11 @@ class Whiten(Centre):
 
     def _fitted(self) -> Float[Tensor, "outputs inputs"]:
         sizes, vectors = torch.linalg.eigh(self.covariance)
-        floor = torch.finfo(sizes.dtype).tiny
-        gains = (sizes.clamp_min(0.0) + self.eps * sizes.mean().clamp_min(floor)).rsqrt_()
+        size = sizes.mean()
+        if not size > 0:  # nothing varies yet
+            return self.matrix
+        few = bool(self.samples < 2 * len(sizes))
+        gains = (sizes.clamp_min(0.0) + (max(self.eps, 1.0) if few else self.eps) * size).rsqrt_()
         if self.outputs is None:
             matrix: Tensor = (vectors * gains) @ vectors.T
             return matrix

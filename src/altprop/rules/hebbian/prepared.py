@@ -108,11 +108,8 @@ class Prepared(Hebbian):
         bound = 0.5 * scale / largest if largest > 0.0 else float("inf")
         used = rate * float(self.optimizers[f"blocks.{i}"].param_groups[0]["lr"])
         if used > bound or not longest < float("inf"):
-            why = (
-                f", above the stable bound of {bound:.3g} (0.5 over the largest eigenvalue of the batch's correlations)"
-            )
-            why = why if used > bound else ""
+            above = f", above the stable bound of {bound:.3g} (0.5 over the largest eigenvalue of what it sees)"
             raise UsageError(
                 f"{type(self).__name__}: the weights of block {i} grow without bound (the longest has norm "
-                f"{longest:.3g}); its rate is {used:.3g}{why}; build the rule anew with a lower rate"
+                f"{longest:.3g}); its rate is {used:.3g}{above if used > bound else ''}; choose a lower one"
             )
