@@ -14,6 +14,7 @@ from rich.console import Console
 
 from altprop.bench.compare import carry_out, measured
 from altprop.bench.energy_recipes import ENERGY, ENERGY_HEAD
+from altprop.bench.feedback_recipes import FEEDBACK, FEEDBACK_HEAD, above_shallow
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
 from altprop.bench.local_recipes import LOCAL, LOCAL_HEAD
 from altprop.bench.publish import read_rows, write_page
@@ -69,6 +70,8 @@ PAGES = {
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
     "energy_family": "rules that relax to an equilibrium, and their kin",
+    "feedback_family": "feedback alignment and its kin",
+    "converted": "a user's own residual net, converted to feedback rules by one line",
     "relaxation": "how fast states relax, how far, and how near to backpropagation the updates are",
     "energy_drawings": "digits that a net of both directions draws and completes",
     "local_losses_family": "losses of every block's own, and the controls of what they save",
@@ -101,6 +104,7 @@ BOOK = (
     Page("signal_propagation_family", SIGNAL_PROPAGATION_HEAD, SIGNAL_PROPAGATION),
     Page("energy_family", ENERGY_HEAD, ENERGY),
     Page("local_losses_family", LOCAL_HEAD, LOCAL),
+    Page("feedback_family", FEEDBACK_HEAD, FEEDBACK),
 )
 
 
@@ -136,6 +140,8 @@ def write(page: Page, output: Path) -> None:
         frame = read_rows(output / recipe.folder)
         if not frame.empty and "soft-wta" in set(frame["rule"]):
             parts.append(against_frozen(frame))
+        if not frame.empty and recipe in FEEDBACK:
+            parts.append(above_shallow(frame))
     if any(parts):
         head = page.head.format(interval=method, pages="\n".join(pages)).rstrip()
         write_page(output / f"{page.file}.md", "\n\n".join([head, *(part for part in parts if part)]))
