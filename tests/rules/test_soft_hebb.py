@@ -86,6 +86,17 @@ def test_a_frozen_body_does_not_make_the_readout_wait() -> None:
     assert bool(rule.head.layer.weight.any())
 
 
+def test_a_unit_that_wins_nothing_stays_where_it_is() -> None:
+    rule = small(competition="hard", normalise="unit")
+    layer = rule.net[0].affine
+    before = layer.weight.detach().clone()
+    x, y = batch(4, 6)
+    won = torch.zeros(8, dtype=torch.bool)
+    won[layer(x).argmax(1)] = True
+    rule.step(x, y)
+    assert torch.equal((layer.weight != before).any(1), won) and bool(torch.isfinite(layer.weight).all())
+
+
 def test_convolutions_see_reflected_padding() -> None:
     """The same image with its reflection around it, and no padding, gives the same change."""
     rule = deep()

@@ -53,6 +53,7 @@ def soft_hebb(
     powers: Sequence[float] = (0.7, 1.4, 1.0),
     pools: Sequence[str] = ("max", "max", "half"),
     grid: int | None = None,
+    raw: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """Convolutions of normalised images: a batch normalisation before each block. Defaults: the preset for CIFAR.
@@ -65,6 +66,8 @@ def soft_hebb(
         kernels, powers, pools: of each block: an odd kernel, padded by reflection; the power of its triangle; "max" or
             "avg" (4 wide, with stride 2), or "half" (2 wide averages). More than there are channels are left out.
         grid: the last block's image is averaged to grid x grid places instead of being pooled.
+        raw: leaves out the first batch normalisation: where most of an image is blank, blank patches stay zero, and
+            nobody learns them.
         generator: source of the weights, which are normal, with norms of about 25; a fresh one with seed 0 if left out.
     """
     depth = len(channels)
@@ -93,7 +96,9 @@ def soft_hebb(
         pool = nn.AdaptiveAvgPool2d(grid) if last and grid else POOLS[pools[i]]()
         size = grid if last and grid else size // 2
         end = nn.Sequential(pool, nn.Flatten()) if last else pool
-        blocks += [nn.BatchNorm2d(n_in, affine=False), Block(layer, None, _activation(act, powers[i]), end)]
+        if i > 0 or not raw:
+            blocks.append(nn.BatchNorm2d(n_in, affine=False))
+        blocks.append(Block(layer, None, _activation(act, powers[i]), end))
     if classes is not None:
         blocks.append(Block(linear(channels[-1] * size * size, classes, "lecun", generator)))
     return nn.Sequential(*blocks)
@@ -107,18 +112,20 @@ def soft_hebb_mlp(
     power: float = 1.0,
     radius: float = RADIUS_MLP,
     positive: bool = True,
+    centred: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Sequential:
     """Linear blocks of the given widths, input first; weights are uniform, above zero, with norms of about `radius`.
 
     Arguments:
         power: of the triangles. positive: otherwise weights are normal.
+        centred: whether each input first loses its mean and is scaled to variance 1.
         The others are those of `soft_hebb`.
     """
     if len(widths) < 2 or min(widths) < 1:
         raise UsageError(f"soft_hebb_mlp({list(widths)}): give the input width and at least one more, all positive")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
-    blocks = []
+    blocks: list[nn.Module] = [nn.LayerNorm(widths[0], elementwise_affine=False)] if centred else []
     for n_in, n_out in pairwise(widths):
         layer = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=False)
         with torch.no_grad():

@@ -111,5 +111,6 @@ class Readout(nn.Module):
         size = covariance.diagonal().mean().clamp_min(torch.finfo(mean.dtype).tiny)
         covariance.diagonal().add_(self.penalty * size)
         cross = (self.sums / total).addr_(share, mean, alpha=-1)
-        weight = torch.linalg.solve(covariance, cross.T).T
+        # In double precision: features are nearly collinear, and the best penalties small.
+        weight = torch.linalg.solve(covariance.double(), cross.T.double()).T.to(mean.dtype)
         return weight, share - weight @ mean

@@ -85,7 +85,8 @@ class SoftHebb(Competitive):
         if self.normalise == "layer":
             sizes = sizes.amax().expand_as(sizes)
         rates = (layer.weight.flatten(1).norm(dim=1) - 1.0).abs_().pow_(self.power)
-        return scaled(rates / sizes.clamp_min(torch.finfo(u.dtype).tiny), change)
+        change = scaled(1.0 / sizes.clamp_min(torch.finfo(u.dtype).tiny), change)  # units that won nothing stay
+        return scaled(rates, change)
 
     def activities(self, i: int, u: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch units ..."]:
         """y of block i; counts its winners on the way."""

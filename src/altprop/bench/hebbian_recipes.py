@@ -1,0 +1,64 @@
+"""The recipes of rules that learn from correlations, with the numbers that they must reach."""
+
+from dataclasses import replace
+
+from altprop.bench import competitive_family as family
+from altprop.bench.contender import Contender, Setting
+from altprop.bench.contenders import frozen
+from altprop.bench.recipe import Goal, Recipe
+
+HEBBIAN_HEAD = """# The Hebbian family
+
+Made by `make recipes` (this page too); one recipe alone by `python -m altprop.bench.recipes --only NAME`, with its
+heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; CIFAR-10: 41,667, 8,333 and
+10,000; what was chosen was chosen on validation; below is test accuracy at the last epoch, not the best one, one
+thread. Each rule stands beside a control, the same net with its body left at random, whose readout's settings were
+chosen on validation as well. {interval}.
+"""
+
+
+def beside_random(chosen: Contender, control: Contender) -> list[Contender]:
+    """A contender, and another with its body frozen."""
+    return [chosen, replace(frozen(control, ""), optimizer=control.optimizer)]
+
+
+def perceptron(setting: Setting) -> list[Contender]:
+    chosen = family.soft_hebb_perceptron(setting)
+    net, options = {**chosen.net_options, "power": 1.5}, {**chosen.options, "penalty": 1e-2}
+    return beside_random(chosen, replace(chosen, net_options=net, options=options))
+
+
+def convolutions(setting: Setting) -> list[Contender]:
+    chosen = family.soft_hebb_conv(setting)
+    return beside_random(chosen, chosen)
+
+
+PERCEPTRON = Recipe(
+    "SoftHebb with 2000 units",
+    2,
+    {("soft-hebb", ""): Goal(96.5)},
+    chosen=perceptron,
+    controls="none",
+    curve=False,
+    text="784-2000, a body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points above the frozen control.",
+)
+MNIST_CONV = Recipe(
+    "SoftHebb with two convolutions",
+    2,
+    {("soft-hebb", ""): Goal(98.8)},
+    net="soft-hebb",
+    chosen=convolutions,
+    controls="none",
+    curve=False,
+    text="A body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points above the "
+    "frozen control.",
+)
+CIFAR = replace(
+    MNIST_CONV,
+    name="SoftHebb on cifar10",
+    goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
+    task="cifar10",
+    text="Two convolutions of 64 and 256 channels; a body that learns in the first epoch, and a ridge in the second. "
+    "The goal is also 5 points above the frozen control.",
+)
+HEBBIAN = (PERCEPTRON, MNIST_CONV, CIFAR)
