@@ -8,6 +8,7 @@ from typing import Any
 from altprop.bench.contender import Card, Contender, Setting, adam, sgd
 
 RIDGE: dict[str, Any] = {"readout": "ridge", "settle": 0.5, "decay": False, "wait": True}
+CENTRED = {"power": 2.0, "centred": True, "positive": False, "radius": 0.3}
 
 
 def competing(rule: str, setting: Setting, rate: float, **options: Any) -> Contender:
@@ -35,8 +36,8 @@ def competing(rule: str, setting: Setting, rate: float, **options: Any) -> Conte
 
 
 def soft_hebb(setting: Setting) -> Contender:
-    plain = competing("soft-hebb", setting, 0.05, competition="soft", inverse_temperature=30.0, normalise="unit")
-    return replace(plain, net_options={})
+    plain = competing("soft-hebb", setting, 0.05, competition="soft", inverse_temperature=8.0, normalise="unit")
+    return replace(plain, net_options=CENTRED)
 
 
 def competitive(setting: Setting) -> Contender:
@@ -58,7 +59,7 @@ def soft_hebb_perceptron(setting: Setting) -> Contender:
         (2000,),
         act="triangle",
         net="soft-hebb-mlp",
-        net_options={"power": 2.0, "centred": True, "positive": False, "radius": 0.3},
+        net_options=CENTRED,
         output=False,
         options={**RIDGE, "competition": "soft", "inverse_temperature": 8.0, "normalise": "unit", "penalty": 1e-4},
         optimizer={"blocks": sgd(0.045), "head": sgd(0.0)},

@@ -40,7 +40,8 @@ PERCEPTRON = Recipe(
     chosen=perceptron,
     controls="none",
     curve=False,
-    text="784-2000, a body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points above the frozen control.",
+    text="784-2000, a body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points "
+    "above the frozen control.",
 )
 MNIST_CONV = Recipe(
     "SoftHebb with two convolutions",
