@@ -100,17 +100,18 @@ class Whiten(Centre):
             self.matrix.copy_(self._fitted())
 
     def _fitted(self) -> Float[Tensor, "outputs inputs"]:
-        sizes, vectors = torch.linalg.eigh(self.covariance)
-        size = sizes.mean()
-        if not size > 0:  # nothing varies yet
+        if not self.covariance.trace() > 0:  # nothing varies yet
             return self.matrix
+        # In float32 the decomposition fails on the covariance of images, most of whose eigenvalues are 0.
+        sizes, vectors = torch.linalg.eigh(self.covariance.double())
+        size = sizes.mean()
         few = bool(self.samples < 2 * len(sizes))
         gains = (sizes.clamp_min(0.0) + (max(self.eps, 1.0) if few else self.eps) * size).rsqrt_()
         if self.outputs is None:
             matrix: Tensor = (vectors * gains) @ vectors.T
             return matrix
         matrix = (vectors * gains).T[-self.outputs :]
-        left, _, right = torch.linalg.svd(self.matrix @ matrix.T)
+        left, _, right = torch.linalg.svd(self.matrix.double() @ matrix.T)
         turned: Tensor = left @ right @ matrix
         return turned
 
