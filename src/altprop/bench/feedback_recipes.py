@@ -1,6 +1,7 @@
 """The recipes of feedback alignment and its kin, with the numbers that they must reach."""
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +26,7 @@ WIDTHS = (256, 256)
 def feedback(setting: Setting) -> list[Contender]:
     """All on the same net of tanh units, by gradient descent with momentum; the controls are trained alike."""
     descent = {"all": sgd(0.05, momentum=0.9)}
-    same = {"act": "tanh", "init": "lecun", "schedule": "fall", "batch_size": 64}
+    same: dict[str, Any] = {"act": "tanh", "init": "lecun", "schedule": "fall", "batch_size": 64}
     backprop = on(setting, "backprop", WIDTHS, optimizer=descent, **same)
     shallow = replace(frozen(backprop, ""), optimizer=descent)
     signs = "sign-symmetry"

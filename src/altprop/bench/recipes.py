@@ -16,6 +16,7 @@ from altprop.bench.compare import carry_out, measured
 from altprop.bench.energy_recipes import ENERGY, ENERGY_HEAD
 from altprop.bench.feedback_recipes import FEEDBACK, FEEDBACK_HEAD, above_shallow
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
+from altprop.bench.hebbian_recipes import HEBBIAN, HEBBIAN_HEAD
 from altprop.bench.local_recipes import LOCAL, LOCAL_HEAD
 from altprop.bench.publish import read_rows, write_page
 from altprop.bench.recipe import Goal, Recipe, publish, section, summary
@@ -70,14 +71,13 @@ PAGES = {
     "forward_forward_portraits": "activities, goodness and receptive fields of a trained net",
     "signal_propagation_family": "signal propagation on nets of every kind, and the rules that are its kin",
     "energy_family": "rules that relax to an equilibrium, and their kin",
-    "feedback_family": "feedback alignment and its kin",
-    "converted": "a user's own residual net, converted to feedback rules by one line",
     "relaxation": "how fast states relax, how far, and how near to backpropagation the updates are",
     "energy_drawings": "digits that a net of both directions draws and completes",
     "local_losses_family": "losses of every block's own, and the controls of what they save",
     "block_sizes": "accuracy and memory from one block a module to the whole net",
     "costs": "accuracy, seconds, bytes and training-only parameters of local rules beside backpropagation",
     "feedback_family": "rules whose error comes back through other weights than the net's",
+    "converted": "a user's own residual net, converted to feedback rules by one line",
     "feedback_angles": "how feedback and forward weights turn towards each other",
     "hebbian_family": "rules that learn without an error: components, competition, reward",
     "fast_hebb": "Hebbian updates by reordered products, against a tensor of all patches",
@@ -103,8 +103,9 @@ BOOK = (
     Page("forward_forward_family", FORWARD_FORWARD_HEAD, FORWARD_FORWARD),
     Page("signal_propagation_family", SIGNAL_PROPAGATION_HEAD, SIGNAL_PROPAGATION),
     Page("energy_family", ENERGY_HEAD, ENERGY),
-    Page("local_losses_family", LOCAL_HEAD, LOCAL),
     Page("feedback_family", FEEDBACK_HEAD, FEEDBACK),
+    Page("local_losses_family", LOCAL_HEAD, LOCAL),
+    Page("hebbian_family", HEBBIAN_HEAD, HEBBIAN),
 )
 
 
