@@ -17,20 +17,20 @@ def aligned(rule: str, setting: Setting, rate: float, **options: Any) -> Contend
         optimizer={"all": adam(rate) if digits else sgd(rate, momentum=0.9)},
         schedule="fall",
         batch_size=None if digits else 64,
-        card=Card("tanh", tuning=TUNED),
+        card=Card("tanh", tuning="chosen once, not searched" if digits else TUNED),
     )
 
 
 def feedback_alignment(setting: Setting) -> Contender:
-    return aligned("feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.05)
+    return aligned("feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.1)
 
 
 def sign_symmetry(setting: Setting) -> Contender:
-    return aligned("sign-symmetry", setting, 3e-3 if setting.task == "digits" else 0.05)
+    return aligned("sign-symmetry", setting, 3e-3 if setting.task == "digits" else 0.1)
 
 
 def kolen_pollack(setting: Setting) -> Contender:
-    return aligned("kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05)
+    return aligned("kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05, decay=5e-4)
 
 
 def weight_mirror(setting: Setting) -> Contender:
@@ -42,4 +42,4 @@ def sign_direct_feedback_alignment(setting: Setting) -> Contender:
 
 
 def direct_kolen_pollack(setting: Setting) -> Contender:
-    return aligned("direct-kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05)
+    return aligned("direct-kolen-pollack", setting, 3e-3 if setting.task == "digits" else 0.05, decay=5e-4)
