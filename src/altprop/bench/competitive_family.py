@@ -78,8 +78,15 @@ def soft_hebb_conv(setting: Setting) -> Contender:
         net="soft-hebb",
         net_options={"grid": 3 if cifar else 4, "powers": (0.7, 1.0) if cifar else (0.7, 1.4)},
         output=False,
-        options={**RIDGE, "inverse_temperature": [1.0, 0.65], "normalise": "unit", "penalty": 0.02 if cifar else 1e-2},
+        options={
+            **RIDGE,
+            "inverse_temperature": [1.0, 0.65],
+            "normalise": "unit" if cifar else "layer",
+            "penalty": 0.02 if cifar else 1e-2,
+        },
         optimizer={"blocks.1": sgd(0.08), "blocks.3": sgd(0.005), "head": sgd(0.0)},
         batch_size=20,
-        card=Card("triangle", tuning="penalty, grid and the last power on validation with one seed"),
+        card=Card(
+            "triangle", tuning="penalty, grid and the last power on parts of the validation images, with one seed"
+        ),
     )
