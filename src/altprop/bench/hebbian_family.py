@@ -13,7 +13,7 @@ def hebbian_pca(setting: Setting) -> Contender:
         act="tanh",
         init="lecun",
         options={"update": "subspace"},
-        optimizer={"blocks": sgd(0.3), "head": adam(2e-2 if setting.task == "digits" else 2e-3)},
+        optimizer={"blocks": sgd(0.3), "head": adam(2e-2)},
         schedule="fall",
         card=CARD,
     )
@@ -26,7 +26,7 @@ def lateral_pca(setting: Setting) -> Contender:
         output=False,
         act="tanh",
         init="lecun",
-        optimizer={"blocks": sgd(0.1), "head": adam(2e-2 if setting.task == "digits" else 2e-3)},
+        optimizer={"blocks": sgd(0.1), "head": adam(2e-2)},
         schedule="fall",
         card=CARD,
     )
@@ -40,10 +40,9 @@ def hebbian_ica(setting: Setting) -> Contender:
         output=False,
         act="tanh",
         init="lecun",
-        options={"update": "easi", "inputs": "centred"} if conv else {"eps": 1.0},
-        optimizer={"blocks": sgd(0.02), "head": adam(1e-2 if setting.task == "digits" else 2e-3)},
+        options={"update": "easi", "inputs": "centred"} if conv else {"update": "nonlinear-pca", "eps": 1.0},
+        optimizer={"blocks": sgd(0.02 if conv else 0.3), "head": adam(1e-2)},
         schedule="fall",
-        batch_size=None if setting.task == "digits" else 256,  # rows are made orthonormal once a batch, which is dear
         card=CARD,
     )
 
