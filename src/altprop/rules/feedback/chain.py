@@ -24,6 +24,9 @@ class Chain(Rule):
         """B of a block that is `above` another one that learns, in the shape of its layer's weight."""
         raise TypeError(f"{type(self).__name__} has no back(block): every rule writes its own")
 
+    def teach_feedback(self) -> None:
+        """Give feedback that learns its gradients; the layers' own lie, and nothing has been updated."""
+
     @property
     def above(self) -> list[int]:
         """The blocks with a layer that an error goes down through, to an earlier block that learns."""
@@ -48,6 +51,7 @@ class Chain(Rule):
             h = passed(block, h, self.back(i)) if i in above else block(h)
         loss = losses(h, y, self.problem.kind).mean()
         loss.backward()
+        self.teach_feedback()
         for part in reversed(self.optimizers):
             self.update(part)
         return {"loss": loss.detach()}

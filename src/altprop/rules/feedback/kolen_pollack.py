@@ -75,13 +75,18 @@ class KolenPollack(Chain):
         return nn.Parameter(random_like(weight, scale, self.generator), requires_grad=weight.requires_grad)
 
     def back(self, block: int) -> Float[Tensor, "outputs inputs ..."]:
-        return self.feedback.get_parameter(str(block))
+        return self.feedback.get_parameter(str(block)).detach()  # its gradient is the weight's, and not computed twice
+
+    def teach_feedback(self) -> None:
+        for i in self.above:
+            if self.layer(i).weight.requires_grad:
+                self.feedback.get_parameter(str(i)).grad = self.layer(i).weight.grad
 
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         metrics = super().learn(x, y)
         factor = 1.0 if self.schedule is None else self.schedule(self.progress)
         for i in self.above:
-            for p in (self.layer(i).weight, self.back(i)):
-                if p.requires_grad:
-                    self.assign(p, p * (1.0 - self.decay * factor))
+            if self.layer(i).weight.requires_grad:
+                for p in (self.layer(i).weight, self.feedback.get_parameter(str(i))):
+                    self.assign(p, p.detach() * (1.0 - self.decay * factor))
         return metrics
