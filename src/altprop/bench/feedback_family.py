@@ -1,5 +1,6 @@
 """The contenders of feedback alignment and its kin: one plain function each, from a `Setting` to a `Contender`."""
 
+from dataclasses import replace
 from typing import Any
 
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
@@ -22,7 +23,9 @@ def aligned(rule: str, setting: Setting, rate: float, **options: Any) -> Contend
 
 
 def feedback_alignment(setting: Setting) -> Contender:
-    return aligned("feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.1)
+    if setting.task == "digits":
+        return aligned("feedback-alignment", setting, 3e-3)
+    return replace(aligned("feedback-alignment", setting, 0.04, scale=2.0), batch_size=32)
 
 
 def sign_symmetry(setting: Setting) -> Contender:

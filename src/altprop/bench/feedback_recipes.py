@@ -34,7 +34,7 @@ def feedback(setting: Setting) -> list[Contender]:
         backprop,
         shallow,
         on(setting, "feedback-alignment", WIDTHS),
-        on(setting, "direct-feedback-alignment", WIDTHS, optimizer=descent, **same),
+        on(setting, "direct-feedback-alignment", WIDTHS, optimizer={"all": sgd(0.1, momentum=0.9)}, **same),
         on(setting, "kolen-pollack", WIDTHS),
         on(setting, "weight-mirror", WIDTHS),
         on(setting, signs, WIDTHS),
@@ -73,7 +73,7 @@ FEEDBACK = (
         },
         chosen=feedback,
         controls="none",
-        text="784-256-256-10, tanh, gradient descent with momentum 0.9 in batches of 64. The frozen control is the "
-        "shallow net, whose hidden blocks stay random.",
+        text="784-256-256-10, tanh, gradient descent with momentum 0.9, each rule at its own rate, in batches of 64 "
+        "(feedback alignment: 32). The frozen control is the shallow net, whose hidden blocks stay random.",
     ),
 )
