@@ -37,6 +37,19 @@ OVERHEARD = {
     "backward-prediction",
     "forward-backward-lateral",
     "soft-wta",
+    "sign-direct-feedback-alignment",
+    "direct-kolen-pollack",
+    "three-factor",
+    "local-classifier",
+    "predsim",
+    "info-pro",
+    "deep-supervision",
+    "checkpointed-backprop",
+    "accumulated-backprop",
+    "soft-hebb",
+    "competitive",
+    "krotov-hopfield",
+    "bcm",
 }
 """Rules whose learning pass computes the scores of the net as it was."""
 
