@@ -16,8 +16,7 @@ FEEDBACK_HEAD = """# The feedback family
 Made by `make recipes` (this page too); one recipe alone by `python -m altprop.bench.recipes --only NAME`, with its
 heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; what was chosen was chosen on
 validation; below is test accuracy at the last epoch, not the best one, one thread. Goals are this project's; published
-numbers are their authors', on nets of about this size, where we found one. A residual net that is converted has [a page
-of its own](converted.md). {interval}.
+numbers are their authors', on nets of about this size, where we found one. {interval}.
 """
 CCL = "six layers of 256, 100 epochs, in the CCL paper's first table"
 WIDTHS = (256, 256)

@@ -24,6 +24,7 @@ from altprop import nets, rules
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.hebbian.body import Hebbian
+from altprop.rules.hebbian.patches import Layer
 
 
 class Mixed(Rule):
@@ -84,6 +85,15 @@ class Mixed(Rule):
         self.above = rules.find(above)(rest, left, **{**shared, **(upper or {})})
         self.host("below", self.below)
         self.host("above", self.above)
+
+    @classmethod
+    def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
+        if len(net) < 2 or not isinstance(nets.affine(net[0]), Layer):
+            return (
+                "its first block learns by a Hebbian rule, and is neither linear nor convolutional, or the only one; "
+                "build the net with altprop.nets.mlp or conv"
+            )
+        return None
 
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
