@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, winners
-from altprop.rules.hebbian.patches import Layer, means, product
+from altprop.rules.hebbian.patches import Layer, along, means, product
 
 
 class BCM(Competitive):
@@ -87,8 +87,3 @@ class BCM(Competitive):
         change = product(layer, y * (y - along(thresholds, y)), x)
         thresholds.lerp_(squares, 1.0 - self.memory)
         return change.div_(change.abs().max().clamp_min(torch.finfo(u.dtype).tiny)) if self.normalise else change
-
-
-def along(v: Float[Tensor, " units"], u: Float[Tensor, "batch units ..."]) -> Tensor:
-    """One number a unit, in a shape that broadcasts against u."""
-    return v.view(-1, *[1] * (u.dim() - 2))

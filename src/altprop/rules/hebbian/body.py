@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.errors import UsageError
-from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
+from altprop.rule import Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
 from altprop.rules.hebbian.patches import Layer
 from altprop.rules.hebbian.readout import Readout
 
@@ -21,19 +21,6 @@ OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.SGD, lr=0.1, fused=True),
     "head": partial(torch.optim.Adam, lr=2e-3, fused=True),
 }
-CLAIMS = Claims(
-    later_blocks="none",
-    forward_lock=False,
-    update_lock=False,
-    order="forward",
-    differentiable=False,
-    memory="flat",
-    training_only=False,
-    same_net=True,
-    labels=True,
-    batch_of_one=True,
-)
-"""Of a body that learns block by block in one pass, and a readout behind it."""
 
 
 class Hebbian(Rule):

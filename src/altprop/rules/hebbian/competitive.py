@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, responsibilities, winners
-from altprop.rules.hebbian.patches import Layer, count, means, product, scaled, sums
+from altprop.rules.hebbian.patches import Layer, along, count, means, product, respond, scaled
 
 CHOICES = {
     "competition": ("hard", "soft"),
@@ -106,7 +106,7 @@ class CompetitiveLearning(Competitive):
     def activities(self, i: int, s: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch units ..."]:
         """y of block i from its similarities; counts its winners, and moves its thresholds after."""
         thresholds = self.get_buffer(f"thresholds_{i}")
-        s = s - along_units(thresholds, s)
+        s = s - along(thresholds, s)
         best = winners(s, self.k)
         self.count(i, best)
         hard = torch.zeros_like(s).scatter_(1, best, 1.0)
@@ -123,12 +123,7 @@ def similarity(
         return u
     norms = layer.weight.flatten(1).norm(dim=1)
     if kind == "distance":
-        return u - along_units(norms.square() / 2.0, u)
-    sizes = sums(layer, torch.ones_like(layer.weight[:1]), x.square()).sqrt_()
-    cosine = u / (along_units(norms, u) * sizes).clamp_min(torch.finfo(u.dtype).eps)
+        return u - along(norms.square() / 2.0, u)
+    sizes = respond(layer, x.square(), torch.ones_like(layer.weight[:1])).sqrt_()
+    cosine = u / (along(norms, u) * sizes).clamp_min(torch.finfo(u.dtype).eps)
     return cosine.add_(1.0).div_(2.0).square_()
-
-
-def along_units(v: Float[Tensor, " units"], u: Float[Tensor, "batch units ..."]) -> Tensor:
-    """One number a unit, in a shape that broadcasts against u."""
-    return v.view(-1, *[1] * (u.dim() - 2))

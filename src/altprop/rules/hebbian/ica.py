@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
-from altprop.rules.hebbian.patches import Layer, gram, means, mixed, product
+from altprop.rules.hebbian.patches import Layer, along, gram, means, mixed, product
 from altprop.rules.hebbian.prepared import Prepared
 
 UPDATES = ("one-unit", "nonlinear-pca", "infomax", "easi")
@@ -162,7 +162,7 @@ class HebbianICA(Prepared):
         if squares is not None:
             tails[1].add_(means(squares), alpha=1.0 - MEMORY)
         excess = tails[0] * tails[2] - 3.0 * tails[1].square()
-        return torch.where(excess < 0, -1.0, 1.0).to(values).view(-1, *[1] * (values.dim() - 2))
+        return along(torch.where(excess < 0, -1.0, 1.0).to(values), values)
 
     def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
         super().look(i, layer, rows)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, winners
-from altprop.rules.hebbian.patches import Layer, means, product, scaled, sums
+from altprop.rules.hebbian.patches import Layer, means, product, respond, scaled
 
 
 class KrotovHopfield(Competitive):
@@ -76,7 +76,7 @@ class KrotovHopfield(Competitive):
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
     ) -> Float[Tensor, "units ..."]:
         w = layer.weight
-        q = u if self.norm == 2.0 else sums(layer, w.sign() * w.abs().pow(self.norm - 1.0), x)
+        q = u if self.norm == 2.0 else respond(layer, x, w.sign() * w.abs().pow(self.norm - 1.0))
         ranked = winners(q, self.rank)
         best, other = ranked[:, :1], ranked[:, -1:]
         self.count(i, best)

@@ -9,7 +9,6 @@ units x inputs is ever made.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 Layer = nn.Linear | nn.Conv2d
@@ -80,6 +79,11 @@ def largest_eigenvalue(layer: Layer, x: Float[Tensor, "batch ..."], rounds: int 
     return float(size)
 
 
+def along(v: Float[Tensor, " units"], u: Float[Tensor, "batch units ..."]) -> Tensor:
+    """One number a unit, in a shape that broadcasts against u."""
+    return v.view(-1, *[1] * (u.dim() - 2))
+
+
 def as_rows(y: Float[Tensor, "batch units ..."]) -> Float[Tensor, "patches units"]:
     """One row a patch."""
     return y if y.dim() == 2 else y.movedim(1, -1).flatten(0, -2)
@@ -109,8 +113,3 @@ def padded(layer: nn.Conv2d, x: Float[Tensor, "batch channels height width"]) ->
 
 def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
     return (0, 0) if layer.padding_mode != "zeros" else tuple(int(p) for p in layer.padding)
-
-
-def sums(layer: Layer, weight: Float[Tensor, "units ..."], x: Float[Tensor, "batch ..."]) -> Tensor:
-    """W x, as the layer would compute it with other weights and no bias."""
-    return functional.linear(x, weight) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, None)
