@@ -41,6 +41,7 @@ LOCAL = (
             widths=(1024, 1024, 1024),
             jitter=2,
             optimizer={"all": adam(1e-3)},
+            schedule="fall",
             batch_size=128,
             card=Card(tuning="rate chosen on validation with one seed and 4 epochs"),
         ),

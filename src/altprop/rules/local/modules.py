@@ -32,11 +32,11 @@ class Modular(Rule):
 
     def head(self, shape: tuple[int, ...]) -> nn.Module:
         """What a module's loss needs besides its output, which has this shape for a sample."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no head(shape): every rule of modules writes its own")
 
     def local_loss(self, last: int, h: Tensor, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
         """The loss of the module that ends with the block `last` and gives h."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no local_loss(last, h, x, y): every rule of modules writes its own")
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
