@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from altprop import nets
-from altprop.bench import collaboration, compare, dead_neurons, portraits, sleep
+from altprop.bench import collaboration, compare, dead_neurons, hebbian_portraits, portraits, sleep
 from altprop.bench.evaluate import accuracy
 from altprop.bench.publish import read_rows
 from altprop.bench.sleep import BOTH, POSITIVES
 from altprop.bench.teaching import teach
 from altprop.rules.forward_only.forward_forward import ForwardForward
+from altprop.rules.hebbian.competition import Competitive
 from altprop.tasks import load
 
 SLEEP = sleep.Study("digits", 16, epochs=2, seeds=2, lengths=(0, 8), multiples=(1.0, 1e30), steps=(0, 2, 40))
@@ -98,6 +99,31 @@ def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> No
     assert len(mean) == 3 and (mean["right"] > mean["wrong"]).all()
     text = (tmp_path / "forward_forward_portraits.md").read_text()
     assert "Of 100 test images" in text and "3 blocks of 32 units" in text
+
+
+def test_hebbian_portraits_are_published(tmp_path: Path) -> None:
+    rules = ("hebbian-pca", "competitive")
+    hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", units=10, rules=rules), tmp_path)
+    folder = tmp_path / "hebbian_portraits"
+    drawn = {"winners", "fields-hebbian-pca", "fields-competitive", "fields-soft-hebb-convolutions"}
+    names = {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
+    assert {path.name for path in folder.iterdir()} == {*names, "rows.csv"}
+    rows = pd.read_csv(folder / "rows.csv")
+    assert list(rows["rule"]) == ["hebbian-pca", "competitive", *["soft-hebb, convolutions"] * 2]
+    assert rows["dead"][1:].between(0, rows["units"][1:]).all() and rows["test"].between(0.1, 1).all()
+    assert "| competitive | digits | " in (tmp_path / "hebbian_portraits.md").read_text()
+
+
+def test_fields_of_competitors_are_those_that_win_most() -> None:
+    study = hebbian_portraits.Study("digits", 8, "digits", rules=("competitive",))
+    _, data, chosen, setting = next(study.subjects())
+    rule = chosen.build(setting, 0)
+    assert isinstance(rule, Competitive)
+    rule.wins(0)[:] = torch.arange(32.0)
+    found = hebbian_portraits.fields(rule, data, 3)
+    weights = nets.affine(rule.net[0])
+    assert weights is not None
+    assert torch.equal(found.flatten(1), weights.get_parameter("weight").detach()[[31, 30, 29]])
 
 
 def test_goodness_is_that_of_the_rule() -> None:

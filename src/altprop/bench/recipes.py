@@ -80,6 +80,7 @@ PAGES = {
     "converted": "a user's own residual net, converted to feedback rules by one line",
     "feedback_angles": "how feedback and forward weights turn towards each other",
     "hebbian_family": "rules that learn without an error: components, competition, reward",
+    "hebbian_portraits": "what units that learn from correlations look at, who wins, and who never does",
     "fast_hebb": "Hebbian updates by reordered products, against a tensor of all patches",
     "target_trees": "how few comparisons find the nearest of many class targets",
     "dead_neurons": "how many spiking units never fire, by what they learn from",

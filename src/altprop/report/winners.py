@@ -15,9 +15,13 @@ ENDINGS = ("png", "svg")
 DEAD, ALIVE = "#d3500c", "#0a78c2"
 
 
-def draw_fields(weights: Float[Tensor, "units channels height width"], words: str, folder: Path) -> list[Path]:
-    """`fields.png` and `.svg`: each unit's weights as an image, in one grid. One channel: red above zero, blue below;
-    three: in colour, grey at zero."""
+def draw_fields(
+    weights: Float[Tensor, "units channels height width"], words: str, folder: Path, name: str = "fields"
+) -> list[Path]:
+    """`fields.png` and `.svg` (or another name): each unit's weights as an image, in one grid.
+
+    One channel: red above zero, blue below; three: in colour, grey at zero.
+    """
     units = len(weights)
     columns = math.ceil(math.sqrt(1.6 * units))
     rows = math.ceil(units / columns)
@@ -27,7 +31,7 @@ def draw_fields(weights: Float[Tensor, "units channels height width"], words: st
         axes = figure.subplots()
         axes.imshow(grid(weights, columns).numpy(), cmap="RdBu_r", vmin=-1.0, vmax=1.0, interpolation="nearest")
         axes.set_axis_off()
-        return save(figure, folder, "fields", ENDINGS)
+        return save(figure, folder, name, ENDINGS)
 
 
 def draw_winners(wins: dict[str, Float[Tensor, " units"]], folder: Path) -> list[Path]:
