@@ -7,12 +7,13 @@ import pytest
 
 from altprop import Problem, UsageError, rules
 from altprop.bench import compare, recipes
+from altprop.bench import recipe as recipe_module
 from altprop.bench.cases import worded
 from altprop.bench.compare import unsupported
 from altprop.bench.contender import IMAGES, Setting
 from altprop.bench.contenders import controls
 from altprop.bench.publish import read_rows, write_rows
-from altprop.bench.recipe import Goal, Recipe, lines, section
+from altprop.bench.recipe import Goal, Lead, Recipe, lines, section
 from altprop.bench.recipes import BOOK, Page, chosen
 
 RECIPES = [recipe for page in BOOK for recipe in page.recipes]
@@ -47,6 +48,46 @@ def test_each_recipes_contenders_can_be_built_and_its_goals_are_theirs(recipe: R
         assert unsupported(c, setting, 0) is None
         predictors = c.build(setting, 0).predictors()
         assert {predictor for label, predictor in recipe.goals if label == c.label} <= set(predictors)
+
+
+@pytest.mark.parametrize(
+    ("each", "values", "verdict"),
+    [
+        (False, (0.92, 0.97), "in the mean|+2.00, +4.00 points|yes."),
+        (False, (0.905, 0.93), "+0.50, +0.00 points|in the mean|**no**."),
+        (True, (0.92, 0.97), "+2.00, +4.00 points|on each|yes."),
+        (True, (0.905, 0.97), "+0.50, +4.00 points|on each|**no**."),
+        (False, (0.92, float("nan")), "+2.00, +nan points|**no**."),
+    ],
+)
+def test_a_lead_is_judged_seed_by_seed(
+    monkeypatch: pytest.MonkeyPatch, each: bool, values: tuple[float, float], verdict: str
+) -> None:
+    frame = pd.DataFrame(
+        [
+            {"rule": rule, "variant": variant, "predictor": predictor, "seed": seed, "value": value}
+            for rule, variant, predictor, found in (
+                ("soft-hebb", "", "", values),
+                ("soft-hebb", "frozen", "", (0.9, 0.93)),
+                ("forward-forward", "", "head", (0.1, 0.1)),
+                ("forward-forward", "", "energy", (0.1, 0.1)),
+            )
+            for seed, value in enumerate(found)
+        ]
+    )
+    monkeypatch.setattr(recipe_module, "final", lambda frame: frame)
+    text = Lead("soft-hebb", "soft-hebb · frozen", 1.0, each).verdict(frame)
+    assert all(words in text for words in verdict.split("|")) and text.startswith("soft-hebb minus soft-hebb · frozen")
+
+
+def test_every_lead_is_of_contenders_that_there_are() -> None:
+    for recipe in RECIPES:
+        shape = SHAPES[recipe.task]
+        taken = shape if recipe.net in IMAGES else (shape[0] * shape[1] * shape[2],)
+        common = Setting(recipe.task, Problem(taken, 10), recipe.net, 64, recipe.depth)
+        contenders = recipe.contenders(common)
+        labels = {c.label for c in [*contenders, *controls(contenders, common)]}
+        assert {name for lead in recipe.leads for name in (lead.ahead, lead.behind)} <= labels
 
 
 def test_names_are_one_of_a_kind() -> None:

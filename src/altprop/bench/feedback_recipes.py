@@ -3,13 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from altprop.bench.contender import Contender, Setting, sgd
 from altprop.bench.contenders import frozen
 from altprop.bench.energy_recipes import on
-from altprop.bench.recipe import Goal, Recipe
-from altprop.bench.stats import final
+from altprop.bench.recipe import Goal, Lead, Recipe
 
 FEEDBACK_HEAD = """# The feedback family
 
@@ -19,6 +16,7 @@ validation; below is test accuracy at the last epoch, not the best one, one thre
 numbers are their authors', on nets of about this size, where we found one. {interval}.
 """
 CCL = "six layers of 256, 100 epochs, in the CCL paper's first table"
+LOG = "log of the code of Nøkland 2016, 2x800, 300 epochs"
 WIDTHS = (256, 256)
 
 
@@ -45,16 +43,11 @@ def feedback(setting: Setting) -> list[Contender]:
     ]
 
 
-def above_shallow(frame: pd.DataFrame) -> str:
-    """Direct random target projection minus the shallow control, seed by seed, as a sentence."""
-    last = final(frame).set_index(["rule", "variant", "seed"])["value"]
-    seeds = sorted(frame["seed"].unique())
-    gaps = [100 * (last["direct-random-target-projection", "", s] - last["backprop", "frozen", s]) for s in seeds]
-    each, verdict = ", ".join(f"{gap:+.2f}" for gap in gaps), "yes" if sum(gaps) / len(gaps) >= 1.0 else "**no**"
-    return (
-        "Direct random target projection minus the shallow control (random frozen hidden blocks), seed by seed: "
-        f"{each} points (goal: a mean of at least +1.00): {verdict}."
-    )
+def long_run(setting: Setting) -> list[Contender]:
+    """Direct feedback alignment as in `feedback`, on a wider net, with images moved."""
+    (dfa,) = (c for c in feedback(setting) if c.rule == "direct-feedback-alignment")
+    card = replace(dfa.card, tuning="as on the smaller net")
+    return [replace(dfa, variant="jitter", widths=(800, 800), jitter=2, card=card)]
 
 
 FEEDBACK = (
@@ -72,7 +65,18 @@ FEEDBACK = (
         },
         chosen=feedback,
         controls="none",
+        leads=(Lead("direct-random-target-projection", "backprop · frozen", 1.0),),
         text="784-256-256-10, tanh, gradient descent with momentum 0.9, each rule at its own rate, in batches of 64 "
         "(feedback alignment: 32). The frozen control is the shallow net, whose hidden blocks stay random.",
+    ),
+    Recipe(
+        "A long run",
+        100,
+        {("direct-feedback-alignment · jitter", ""): Goal(98.5, 98.95, LOG)},
+        seeds=1,
+        chosen=long_run,
+        controls="none",
+        text="784-800-800-10, tanh. Training images are moved by up to two pixels in each direction, anew in every "
+        "epoch; the published number has adversarial noise instead.",
     ),
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from altprop.bench import competitive_family as family
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import frozen
-from altprop.bench.recipe import Goal, Recipe
+from altprop.bench.recipe import Goal, Lead, Recipe
 
 HEBBIAN_HEAD = """# The Hebbian family
 
@@ -40,8 +40,8 @@ PERCEPTRON = Recipe(
     chosen=perceptron,
     controls="none",
     curve=False,
-    text="784-2000, a body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points "
-    "above the frozen control.",
+    leads=(Lead("soft-hebb", "soft-hebb · frozen", 0.3),),
+    text="784-2000, a body that learns in the first epoch, and a ridge in the second.",
 )
 MNIST_CONV = Recipe(
     "SoftHebb with two convolutions",
@@ -51,15 +51,15 @@ MNIST_CONV = Recipe(
     chosen=convolutions,
     controls="none",
     curve=False,
-    text="A body that learns in the first epoch, and a ridge in the second. The goal is also 0.3 points above the "
-    "frozen control.",
+    leads=PERCEPTRON.leads,
+    text="A body that learns in the first epoch, and a ridge in the second.",
 )
 CIFAR = replace(
     MNIST_CONV,
     name="SoftHebb on cifar10",
     goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
     task="cifar10",
-    text="Two convolutions of 64 and 256 channels; a body that learns in the first epoch, and a ridge in the second. "
-    "The goal is also 5 points above the frozen control.",
+    leads=(Lead("soft-hebb", "soft-hebb · frozen", 5.0),),
+    text="Two convolutions of 64 and 256 channels; a body that learns in the first epoch, and a ridge in the second.",
 )
 HEBBIAN = (PERCEPTRON, MNIST_CONV, CIFAR)

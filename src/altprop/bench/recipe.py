@@ -33,13 +33,38 @@ class Goal:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How many points of test accuracy one contender must be ahead of another: in the mean of seeds, or on each."""
+
+    ahead: str
+    behind: str
+    least: float
+    each: bool = False
+
+    def verdict(self, frame: pd.DataFrame) -> str:
+        """What it is, seed by seed, in a sentence."""
+        last = final(frame)
+        last = last[last["predictor"] == ""]
+        last = last.assign(label=[label(*names) for names in zip(last["rule"], last["variant"], strict=True)])
+        by = 100 * last.pivot(index="seed", columns="label", values="value")
+        gaps = (by[self.ahead] - by[self.behind]).sort_index()
+        reached = gaps.min(skipna=False) if self.each else gaps.mean(skipna=False)
+        words = "on each" if self.each else "in the mean"
+        each, verdict = ", ".join(f"{gap:+.2f}" for gap in gaps), "yes" if reached >= self.least else "**no**"
+        return (
+            f"{self.ahead} minus {self.behind}, seed by seed: {each} points (goal: at least {self.least:+.2f} "
+            f"{words}): {verdict}."
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One comparison and its goals.
 
     goals: by contender ("rule", or "rule · variant") and predictor. chosen: the contenders, from the setting; without
     it, those of the rules that have a goal. controls: all that a comparison has, backprop on their nets only, or none.
-    curve: whether there are points, and a figure, on the way to the end too. text: what a reader should know before
-    the table.
+    curve: whether there are points, and a figure, on the way to the end too. leads: which contender must be ahead of
+    which. text: what a reader should know before the table.
     """
 
     name: str
@@ -54,6 +79,7 @@ class Recipe:
     chosen: Callable[[Setting], list[Contender]] | None = None
     controls: Literal["all", "same net", "none"] = "all"
     curve: bool = True
+    leads: tuple[Lead, ...] = ()
     text: str = ""
 
     @property
@@ -105,7 +131,8 @@ def section(recipe: Recipe, output: Path) -> str:
     notes = [f"Note: {note}." for note in frame["task_note"].unique() if note]
     pictures = sorted((output / recipe.folder).glob("*-accuracy-*.png"), key=lambda path: "samples" not in path.stem)
     shown = [f"![{path.stem}]({recipe.folder}/{path.name})" for path in pictures]
-    return "\n\n".join([f"## {recipe.name}", about(recipe, frame), *notes, table(recipe, frame), *shown])
+    verdicts = [lead.verdict(frame) for lead in recipe.leads]
+    return "\n\n".join([f"## {recipe.name}", about(recipe, frame), *notes, table(recipe, frame), *verdicts, *shown])
 
 
 def about(recipe: Recipe, frame: pd.DataFrame) -> str:

@@ -8,20 +8,19 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import tyro
 from rich.console import Console
 
 from altprop.bench.compare import carry_out, measured
 from altprop.bench.energy_recipes import ENERGY, ENERGY_HEAD
-from altprop.bench.feedback_recipes import FEEDBACK, FEEDBACK_HEAD, above_shallow
+from altprop.bench.feedback_recipes import FEEDBACK, FEEDBACK_HEAD
 from altprop.bench.forward_forward_recipes import FORWARD_FORWARD, FORWARD_FORWARD_HEAD
 from altprop.bench.hebbian_recipes import HEBBIAN, HEBBIAN_HEAD
 from altprop.bench.local_recipes import LOCAL, LOCAL_HEAD
-from altprop.bench.publish import read_rows, write_page
-from altprop.bench.recipe import Goal, Recipe, publish, section, summary
+from altprop.bench.publish import write_page
+from altprop.bench.recipe import Goal, Lead, Recipe, publish, section, summary
 from altprop.bench.signal_propagation_recipes import SIGNAL_PROPAGATION, SIGNAL_PROPAGATION_HEAD
-from altprop.bench.stats import INTERVAL_METHOD, final
+from altprop.bench.stats import INTERVAL_METHOD
 from altprop.errors import UsageError
 from altprop.report import leaderboard
 from altprop.terminal import Bars
@@ -47,7 +46,12 @@ FOUNDATION = (
             ("forward-forward", "energy"): Goal(97.8),
         },
     ),
-    Recipe("Soft winner-take-all", 3, {("soft-wta", ""): Goal(96.8)}),
+    Recipe(
+        "Soft winner-take-all",
+        3,
+        {("soft-wta", ""): Goal(96.8)},
+        leads=(Lead("soft-wta", "soft-wta · frozen on the net of soft-wta", 0.4, each=True),),
+    ),
 )
 
 FOUNDATION_HEAD = """# Results
@@ -122,28 +126,11 @@ def chosen(only: tuple[str, ...]) -> list[Recipe]:
     return [recipe for recipe in every if not only or {recipe.name, recipe.folder} & set(only)]
 
 
-def against_frozen(frame: pd.DataFrame) -> str:
-    """Soft winner-take-all minus its frozen control, seed by seed."""
-    last = final(frame).set_index(["rule", "variant", "seed"])["value"]
-    frozen = "frozen on the net of soft-wta"
-    gaps = [100 * (last["soft-wta", "", s] - last["soft-wta", frozen, s]) for s in sorted(frame["seed"].unique())]
-    each = ", ".join(f"{gap:+.2f}" for gap in gaps)
-    verdict = "yes" if min(gaps) >= 0.4 else "**no**"
-    return f"Soft WTA minus its frozen control, seed by seed: {each} points (goal: at least +0.40 on each): {verdict}."
-
-
 def write(page: Page, output: Path) -> None:
     """Write a page from what is published in the folders of its recipes, if anything is."""
     pages = [f"| [{name}]({name}.md) | {what} |" for name, what in PAGES.items() if (output / f"{name}.md").exists()]
     method = INTERVAL_METHOD[0].upper() + INTERVAL_METHOD[1:]
-    parts = [summary(page.recipes, output)]
-    for recipe in page.recipes:
-        parts.append(section(recipe, output))
-        frame = read_rows(output / recipe.folder)
-        if not frame.empty and "soft-wta" in set(frame["rule"]):
-            parts.append(against_frozen(frame))
-        if not frame.empty and recipe in FEEDBACK:
-            parts.append(above_shallow(frame))
+    parts = [summary(page.recipes, output), *(section(recipe, output) for recipe in page.recipes)]
     if any(parts):
         head = page.head.format(interval=method, pages="\n".join(pages)).rstrip()
         write_page(output / f"{page.file}.md", "\n\n".join([head, *(part for part in parts if part)]))
