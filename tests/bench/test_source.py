@@ -1,5 +1,6 @@
 """A rule's version covers its own source and that of the modules of rules that it imports, however it imports them."""
 
+import ast
 import hashlib
 import importlib
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from altprop import rules
 from altprop.bench import source
-from altprop.bench.source import parts, source_hash
+from altprop.bench.source import code, parts, source_hash
 
 
 @pytest.fixture
@@ -53,21 +54,72 @@ def version(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_rule_that_imports_none_has_the_hash_of_its_file(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = hashlib.sha256((package / "alone.py").read_bytes()).hexdigest()[:16]
+    plain = hashlib.sha256((package / "alone.py").read_bytes().rstrip()).hexdigest()[:16]
     assert version(package, "alone", monkeypatch) == plain
 
 
-@pytest.mark.parametrize(("changed", "matters"), [("main", True), ("near", True), ("far", True), ("apart", False)])
-def test_a_change_anywhere_in_what_is_imported_is_another_version(
-    package: Path, monkeypatch: pytest.MonkeyPatch, changed: str, matters: bool
+WORDS = '''"""What a made rule is."""
+
+# a comment
+class Main:  # another
+    """Its docstring,
+    in two lines."""
+
+    size = 3
+    """What an attribute is."""
+
+    def learn(self) -> str:
+        """What it does."""
+        return "# no comment"
+'''
+CODE = """class Main:
+    size = 3
+    def learn(self) -> str:
+        return "# no comment"
+"""
+
+
+def test_words_are_not_code(package: Path) -> None:
+    (package / "main.py").write_text(WORDS)
+    assert code(package / "main.py") == CODE.rstrip()
+    (package / "main.py").write_text("x = 1; 'a word'\n")
+    assert code(package / "main.py") == "x = 1;"
+
+
+@pytest.mark.parametrize("rule", list(rules.RULES))
+def test_code_without_words_is_the_same_code(rule: str) -> None:
+    path = Path(str(sys.modules[rules.find(rule).__module__].__file__))
+    bare, whole = (ast.dump(without_words(ast.parse(text))) for text in (code(path), path.read_text()))
+    assert bare == whole
+
+
+def without_words(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [n for n in node.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("changed", "word", "matters"),
+    [
+        ("main", "another = 1", True),
+        ("near", "another = 1", True),
+        ("far", "another = 1", True),
+        ("apart", "another = 1", False),
+        ("far", "# another word", False),
+    ],
+)
+def test_a_change_of_code_anywhere_in_what_is_imported_is_another_version(
+    package: Path, monkeypatch: pytest.MonkeyPatch, changed: str, word: str, matters: bool
 ) -> None:
     before = version(package, "main", monkeypatch)
     with (package / f"{changed}.py").open("a") as file:
-        file.write("# another word\n")
+        file.write(f"{word}\n")
     assert (version(package, "main", monkeypatch) != before) == matters
 
 
 def test_backprop_is_made_of_its_own_file_alone() -> None:
     source_hash.cache_clear()
     module = importlib.import_module("altprop.rules.reference.backprop")
-    assert source_hash("backprop") == hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()[:16]
+    assert source_hash("backprop") == hashlib.sha256(code(Path(str(module.__file__))).encode()).hexdigest()[:16]

@@ -73,7 +73,7 @@ def soft_hebb_conv(setting: Setting) -> Contender:
     cifar = setting.task == "cifar10"
     return Contender(
         "soft-hebb",
-        (64, 256) if cifar else (24, 96),
+        (96, 384) if cifar else (24, 96),
         act="triangle",
         net="soft-hebb",
         net_options={"grid": 3 if cifar else 4, "powers": (0.7, 1.0) if cifar else (0.7, 1.4)},

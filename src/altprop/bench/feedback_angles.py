@@ -31,8 +31,9 @@ from altprop.tasks import Task
 FOLDER, FILE = "feedback_angles", "feedback_angles.md"
 HEAD = """# Angles of feedback
 
-Made by `python -m altprop.bench.feedback_angles` (this page too). MNIST, {epochs} epochs, {seeds} seeds, test accuracy
-at the last epoch, every rule with the settings of its recipe.
+Made by `python -m altprop.bench.feedback_angles` (this page too). MNIST, {epochs} epochs ({partial_epochs}
+where only some blocks get feedback), {seeds} seeds, test accuracy at the last epoch, every rule with its contender's
+settings.
 """
 
 
@@ -43,6 +44,7 @@ class Study:
     task: str = "mnist"
     width: int = 256
     epochs: int = 5
+    partial_epochs: int = 2
     seeds: int = 3
     looks: int = 12
     rules: tuple[str, ...] = ("feedback-alignment", "kolen-pollack", "weight-mirror", "direct-feedback-alignment",
@@ -94,7 +96,7 @@ def some(study: Study) -> Iterator[dict[str, object]]:
                 for seed in range(study.seeds):
                     with Process().applied(seed):
                         learner = learning(chosen, setting, seed, count, end)
-                        teach(learner, data, chosen.batch_size or 128, study.epochs, seed)
+                        teach(learner, data, chosen.batch_size or 128, study.partial_epochs, seed)
                         learner.eval()
                         test = accuracy(learner, data.test, None, torch.device("cpu"))
                     yield {"rule": rule, "blocks": count, "end": end, "seed": seed, "test": test}
@@ -122,7 +124,7 @@ def run(study: Study, output: Path, parts: tuple[str, ...] = tuple(PARTS)) -> No
         table = pd.DataFrame(PARTS[part](study))
         with replaced(folder / f"{part}.csv") as path:
             table.to_csv(path, index=False, float_format="%.6g")
-    sections = [HEAD.format(epochs=study.epochs, seeds=study.seeds)]
+    sections = [HEAD.format(**vars(study))]
     sections += [SECTIONS[part](pd.read_csv(folder / f"{part}.csv"), folder)
                  for part in PARTS if (folder / f"{part}.csv").exists()]  # fmt: skip
     write_page(output / FILE, "\n\n".join(text.rstrip() for text in sections))

@@ -60,6 +60,6 @@ CIFAR = replace(
     goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
     task="cifar10",
     leads=(Lead("soft-hebb", "soft-hebb · frozen", 5.0),),
-    text="Two convolutions of 64 and 256 channels; a body that learns in the first epoch, and a ridge in the second.",
+    text="Two convolutions of 96 and 384 channels; a body that learns in the first epoch, and a ridge in the second.",
 )
 HEBBIAN = (PERCEPTRON, MNIST_CONV, CIFAR)

@@ -73,5 +73,5 @@ def learn_from(
 
 
 def has_gradient(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether any of its parameters has one: those that two blocks share get theirs from either."""
+    """Whether any of its parameters has one; with states before the activation, a norm's lie in the next segment."""
     return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
