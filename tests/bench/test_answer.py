@@ -50,6 +50,7 @@ OVERHEARD = {
     "competitive",
     "krotov-hopfield",
     "bcm",
+    "foldiak",
 }
 """Rules whose learning pass computes the scores of the net as it was."""
 

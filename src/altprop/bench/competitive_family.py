@@ -52,6 +52,27 @@ def bcm(setting: Setting) -> Contender:
     return competing("bcm", setting, 0.02)
 
 
+def foldiak(setting: Setting) -> Contender:
+    """Sparse binary codes; slow lateral weights and a gentle slope, with which wide layers still come to rest."""
+    digits = setting.task == "digits"
+    rest = {"slope": 2.0, "lateral": 1.0} if digits else {"slope": 1.0, "lateral": 0.5}
+    return Contender(
+        "foldiak",
+        (2 * setting.width,),
+        output=False,
+        options={**rest, "settle": 0.5},
+        optimizer={"blocks": sgd(0.03), "head": adam(1e-2 if digits else 2e-3)},
+        batch_size=32 if digits else 100,
+        card=Card(
+            "binary units that settle",
+            tuning="rates and slope chosen on the digits' validation images with two seeds"
+            if digits
+            else "as on the digits; a slope with which 512 units come to rest on MNIST",
+            note="one hidden block, twice as wide; a linear readout",
+        ),
+    )
+
+
 def soft_hebb_perceptron(setting: Setting) -> Contender:
     """SoftHebb with 2000 units and a ridge readout, for MNIST."""
     return Contender(

@@ -114,6 +114,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "competitive": competitive.competitive,
     "krotov-hopfield": competitive.krotov_hopfield,
     "bcm": competitive.bcm,
+    "foldiak": competitive.foldiak,
     "soft-wta": soft_wta,
 }
 

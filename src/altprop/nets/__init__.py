@@ -15,6 +15,7 @@ from altprop.nets.mlp import linear, mlp
 from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
 from altprop.nets.observe import Observed, observe
 from altprop.nets.residual import Residual, Scaled, residual
+from altprop.nets.settling import Settling
 from altprop.nets.soft_hebb import Triangle, soft_hebb, soft_hebb_mlp
 from altprop.nets.step import Sign
 from altprop.nets.temporal import rates, spiking
@@ -35,6 +36,7 @@ __all__ = [
     "Observed",
     "Residual",
     "Scaled",
+    "Settling",
     "Sign",
     "Triangle",
     "Whiten",

@@ -99,6 +99,11 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.competitive:bcm_equals_samples_one_by_one",
         "altprop.oracles.competitive:bcm_selects_one_of_two_patterns",
     ),
+    "foldiak": (
+        "altprop.oracles.foldiak:foldiak_equals_patches_one_by_one",
+        "altprop.oracles.foldiak:rest_is_the_equations_own",
+        "altprop.oracles.foldiak:each_unit_finds_a_bar",
+    ),
 }
 
 

@@ -87,6 +87,7 @@ RULES = {
     "competitive": "altprop.rules.hebbian.competitive:CompetitiveLearning",
     "krotov-hopfield": "altprop.rules.hebbian.krotov_hopfield:KrotovHopfield",
     "bcm": "altprop.rules.hebbian.bcm:BCM",
+    "foldiak": "altprop.rules.hebbian.foldiak:Foldiak",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
