@@ -1,0 +1,81 @@
+"""BCM: what it refuses, and what it does with inputs that say nothing; updates are compared in `altprop.oracles`."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from altprop import nets
+from altprop.errors import UsageError
+from altprop.rule import Problem
+from altprop.rules.hebbian.bcm import BCM
+
+SGD = {"blocks": partial(torch.optim.SGD, lr=0.1), "head": partial(torch.optim.SGD, lr=0.1)}
+
+
+def batch(*shape: int) -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    return torch.rand(*shape, generator=g), torch.randint(4, shape[:1], generator=g)
+
+
+def small(**options: Any) -> BCM:
+    return BCM(nets.mlp([6, 8]), Problem((6,), 4), optimizer=SGD, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"competition": "soft"}, r"""BCM\(competition='soft', .* competition is "none" or "hard"""),
+        ({"memory": 1.0}, "memory at least 0 and below 1"),
+        ({"memory": -0.1}, "memory at least 0 and below 1"),
+        ({"settle": 0.0}, "it must be above 0"),
+        ({"readout": "vote"}, "choose one of softmax"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        small(**options)
+
+
+@pytest.mark.parametrize(
+    ("net", "problem", "words"),
+    [
+        (nets.mlp([6, 8], classes=4), Problem((6,), 4), "build the net without classes"),
+        (nn.Sequential(nn.Flatten()), Problem((6,), 4), "it needs a linear or convolutional block"),
+        (nets.mlp([6, 8]), Problem((6,), 2, "regression"), "choose another rule for a regression"),
+        (nn.Sequential(nn.Conv2d(1, 2, 5), nn.Flatten()), Problem((1, 4, 4), 3), "does not go through its blocks"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), Problem((1, 4, 4), 3), "end the net in nn.Flatten"),
+    ],
+)
+def test_nets_that_do_not_suit_are_refused(net: nn.Sequential, problem: Problem, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        BCM(net, problem)
+
+
+def test_a_first_batch_that_nobody_answers_is_refused_and_changes_nothing() -> None:
+    rule = small()
+    layer = rule.net[0].affine
+    rule.assign(layer.weight, -layer.weight.abs())
+    before = layer.weight.detach().clone()
+    with pytest.raises(UsageError, match="no unit of block 0 answers any input of the first batch, so all are dead"):
+        rule.step(*batch(32, 6))
+    assert torch.equal(before, layer.weight)
+
+
+@pytest.mark.parametrize("competition", ["none", "hard"])
+def test_later_inputs_that_are_blank_do_no_harm(competition: str) -> None:
+    rule = small(competition=competition)
+    x, y = batch(32, 6)
+    for inputs in (x, torch.zeros(32, 6), x):
+        rule.step(inputs, y)
+    assert all(bool(torch.isfinite(p).all()) for p in rule.parameters())
+
+
+def test_units_that_no_input_drives_are_counted_as_dead() -> None:
+    rule = small()
+    layer = rule.net[0].affine
+    x, y = batch(32, 6)
+    rule.assign(layer.weight, torch.cat([x[:2], -torch.ones(6, 6)]))
+    assert float(rule.step(x, y)["dead"]) == 0.75
