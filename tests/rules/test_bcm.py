@@ -28,6 +28,8 @@ def small(**options: Any) -> BCM:
     ("options", "words"),
     [
         ({"competition": "soft"}, r"""BCM\(competition='soft', .* competition is "none" or "hard"""),
+        ({"similarity": "distance"}, r"""similarity='distance'\): choose "dot" or "cosine"""),
+        ({"lateral": True}, "the layer of block 0 is linear, .* build a net of convolutions, or leave lateral off"),
         ({"memory": 1.0}, "memory at least 0 and below 1"),
         ({"memory": -0.1}, "memory at least 0 and below 1"),
         ({"settle": 0.0}, "it must be above 0"),
@@ -52,6 +54,17 @@ def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
 def test_nets_that_do_not_suit_are_refused(net: nn.Sequential, problem: Problem, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         BCM(net, problem)
+
+
+def test_the_authors_convolutions_learn() -> None:
+    options: dict[str, Any] = {"similarity": "cosine", "lateral": True, "memory": 0.5}
+    rule = BCM(nets.conv((1, 8, 8), [3, 4]), Problem((1, 8, 8), 4), optimizer=SGD, **options)
+    before = [block.affine.weight.detach().clone() for block in rule.net]
+    x, y = batch(8, 1, 8, 8)
+    for inputs in (x, torch.zeros_like(x), x):
+        rule.step(inputs, y)
+    after = [block.affine.weight.detach() for block in rule.net]
+    assert all(bool(torch.isfinite(v).all()) and not torch.equal(w, v) for w, v in zip(before, after, strict=True))
 
 
 def test_a_first_batch_that_nobody_answers_is_refused_and_changes_nothing() -> None:

@@ -36,6 +36,8 @@ def small(**options: Any) -> CompetitiveLearning:
         ({"winners": 9}, r"winners=9\): a block has 8 units; let fewer win"),
         ({"inverse_temperature": 0.0}, "a temperature above 0"),
         ({"homeostasis": -1.0}, "a homeostasis not below it"),
+        ({"neighbours": -1.0}, r"neighbours=-1.0, .* a width not below 0"),
+        ({"neighbours": 1.0, "average": "history"}, 'with neighbours average="wins" or "patches"'),
         ({"settle": 0.0}, "it must be above 0"),
         ({"readout": "vote"}, "choose one of softmax"),
         ({"penalty": 0.0}, "a positive penalty"),
@@ -84,3 +86,15 @@ def test_dead_units_are_counted_and_thresholds_raise_them() -> None:
         for _ in range(200):
             last = rule.step(x, y)
         assert float(last["dead"]) == dead
+
+
+def test_neighbours_come_nearer_only_while_the_map_is_wide() -> None:
+    """The width falls with the rate: at the end a winner takes nobody along."""
+    for progress, alone in ((0.0, False), (0.7499, True)):
+        rule = small(neighbours=1.0, average="patches", similarity="dot")
+        rule.progress = progress
+        before = rule.net[0].affine.weight.detach().clone()
+        x, y = batch(1, 6)
+        rule.step(x, y)
+        moved = (rule.net[0].affine.weight.detach() != before).any(1)
+        assert int(moved.sum()) == (1 if alone else 8)

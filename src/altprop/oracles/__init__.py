@@ -90,6 +90,8 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.competitive:competitive_learning_equals_samples_one_by_one",
         "altprop.oracles.competitive:competitive_learning_equals_its_surrogate",
         "altprop.oracles.competitive:winner_take_all_is_k_means",
+        "altprop.oracles.kernels:maps_equal_samples_one_by_one",
+        "altprop.oracles.kernels:maps_keep_the_order_of_the_plane",
     ),
     "krotov-hopfield": (
         "altprop.oracles.competitive:krotov_hopfield_equals_samples_one_by_one",
@@ -98,6 +100,7 @@ ORACLES: dict[str, tuple[str, ...]] = {
     "bcm": (
         "altprop.oracles.competitive:bcm_equals_samples_one_by_one",
         "altprop.oracles.competitive:bcm_selects_one_of_two_patterns",
+        "altprop.oracles.kernels:bcm_with_lateral_kernels_equals_loops_over_places",
     ),
     "foldiak": (
         "altprop.oracles.foldiak:foldiak_equals_patches_one_by_one",

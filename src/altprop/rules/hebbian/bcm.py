@@ -5,10 +5,15 @@ Bienenstock, Cooper & Munro 1982 (J. Neuroscience 2:32), in the form of Intrator
 
     y = max(0, u),      dW_k = < y_k (y_k - theta_k) x >,      theta_k <- memory theta_k + (1 - memory) < y_k^2 >
 
-With competition="hard" only the unit with the largest u answers (Jimenez Nimmo & Mondragón 2025), so that units select
-different patches; and dW is divided by its largest entry where normalise is on.
+Options of Jimenez Nimmo & Mondragón 2025 (arXiv 2501.17266): the cosine u / (||x|| ||w||) in the place of u; a
+difference of Gaussians over places, each unit by itself (`lateral`); competition="hard": only the unit for which what
+comes out is largest answers a patch, so that units select different ones; and dW divided by its largest entry
+(`normalise`).
 
-Departure: the threshold begins at the first batch's < y^2 >, and moves once a batch, after the weights.
+Departures:
+1. The threshold begins at the first batch's < y^2 >, and moves once a batch, after the weights.
+2. Cosine and lateral kernel are for learning: blocks answer with their own activation of W x (in the authors' code they
+   answer with these, too).
 """
 
 from typing import Any
@@ -17,17 +22,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, winners
+from altprop.rules.hebbian.kernels import difference_of_gaussians, over_places
 from altprop.rules.hebbian.patches import Layer, along, means, product
+from altprop.rules.hebbian.similarity import cosine
 
 
 class BCM(Competitive):
     """BCM (Bienenstock, Cooper & Munro 1982) for linear and convolutional layers, with a readout.
 
     Arguments:
-        competition: "none", or "hard": only the unit with the largest sum answers a patch.
+        similarity: "dot" or "cosine": what a unit answers with while it learns.
+        lateral: whether a difference of Gaussians over places follows; for convolutions.
+        competition: "none", or "hard": only the unit with the largest answer to a patch keeps it.
         memory: of the threshold, from batch to batch; it must move faster than the weights do.
         normalise: whether a change is divided by its largest entry.
         The others are those of `Hebbian`; the parts are "blocks.0", "blocks.1", ... and "head".
@@ -51,6 +61,8 @@ class BCM(Competitive):
         net: nn.Sequential,
         problem: Problem | None = None,
         *,
+        similarity: str = "dot",
+        lateral: bool = False,
         competition: str = "hard",
         memory: float = 0.9,
         normalise: bool = True,
@@ -62,7 +74,16 @@ class BCM(Competitive):
                 f'BCM(competition={competition!r}, memory={memory}): competition is "none" or "hard", and the memory '
                 "at least 0 and below 1"
             )
+        if similarity not in ("dot", "cosine"):
+            raise UsageError(f'BCM(similarity={similarity!r}): choose "dot" or "cosine"')
         super().__init__(net, problem, settle=settle, **options)
+        flat = [i for i in self.layers if not isinstance(nets.affine(net[i]), nn.Conv2d)]
+        if lateral and flat:
+            raise UsageError(
+                f"BCM(lateral=True): the layer of block {flat[0]} is linear, so its units have no places next to one "
+                "another; build a net of convolutions, or leave lateral off"
+            )
+        self.kind, self.lateral = similarity, lateral
         self.competition, self.memory, self.normalise = competition, memory, normalise
         for i in self.layers:
             self.register_buffer(f"thresholds_{i}", torch.full_like(self.wins(i), -1.0))
@@ -70,10 +91,13 @@ class BCM(Competitive):
     def change(
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
     ) -> Float[Tensor, "units ..."]:
-        best = winners(u)
-        y = u.clamp_min(0.0)
+        s = cosine(layer, x, u) if self.kind == "cosine" else u
+        if self.lateral:
+            s = over_places(difference_of_gaussians(), s)
+        best = winners(s)
+        y = s.clamp_min(0.0)
         if self.competition == "hard":
-            y = torch.zeros_like(u).scatter_(1, best, y.gather(1, best))
+            y = torch.zeros_like(s).scatter_(1, best, y.gather(1, best))
         self.count(i, best)
         squares, thresholds = means(y.square()), self.get_buffer(f"thresholds_{i}")
         first = bool(thresholds[0] < 0)

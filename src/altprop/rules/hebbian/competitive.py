@@ -7,6 +7,8 @@ Grossberg 1976 (doi 10.1007/BF00344744, instar); MacQueen 1967 (k-means); Lagani
     y           1 for the k units with the largest s - threshold, 0 elsewhere;  or softmax(t (s - threshold))
     "instar"    dW_k = < y_k (x - w_k) >,      "oja"  dW_k = < y_k (x - u_k w_k) >
     thresholds  + homeostasis * (share of patches won - k / units), after each batch
+    neighbours  y_k <- sum_j exp(-r_kj^2 / (2 width^2)) y_j, for units r_kj apart on a grid: a self-organising map
+                (Kohonen 1982, doi 10.1007/BF00337288), whose width falls with the rate
 
 The mean is over all patches; over those that the unit won, weighted by y (Lagani); or dW_k is the sum over the unit's
 wins so far ("history"), which at a rate of 1 makes a unit the mean of all that it ever won: online k-means.
@@ -23,7 +25,9 @@ from torch import Tensor, nn
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, responsibilities, winners
-from altprop.rules.hebbian.patches import Layer, along, count, means, product, respond, scaled
+from altprop.rules.hebbian.kernels import near_on_a_grid, over_units
+from altprop.rules.hebbian.patches import Layer, along, count, means, product, scaled
+from altprop.rules.hebbian.similarity import cosine
 
 CHOICES = {
     "competition": ("hard", "soft"),
@@ -42,6 +46,8 @@ class CompetitiveLearning(Competitive):
         pull: "instar" or "oja": how weights are drawn to what they won.
         average: what a change is the mean over: "patches", "wins" or "history".
         homeostasis: how fast thresholds rise for units that win more than their share; 0 for none.
+        neighbours: how far on a grid of units (row by row, as square as can be) a winner takes others along, at first;
+            0 for not at all. With average="wins" it is the batch map, for batches that hold many patches a unit.
         The others are those of `Hebbian`; the parts are "blocks.0", "blocks.1", ... and "head".
     """
 
@@ -70,6 +76,7 @@ class CompetitiveLearning(Competitive):
         pull: str = "instar",
         average: str = "wins",
         homeostasis: float = 0.0,
+        neighbours: float = 0.0,
         settle: float = 0.75,
         **options: Any,
     ) -> None:
@@ -82,12 +89,18 @@ class CompetitiveLearning(Competitive):
                 f"CompetitiveLearning(winners={winners}, inverse_temperature={inverse_temperature}, homeostasis="
                 f"{homeostasis}): give at least one winner, a temperature above 0 and a homeostasis not below it"
             )
+        if neighbours < 0 or (neighbours and average == "history"):
+            raise UsageError(
+                f"CompetitiveLearning(neighbours={neighbours}, average={average!r}): give a width not below 0, and "
+                'with neighbours average="wins" or "patches": a "history" is of what a unit won by itself'
+            )
         super().__init__(net, problem, settle=settle, **options)
         fewest = min(len(self.wins(i)) for i in self.layers)
         if winners > fewest:
             raise UsageError(f"CompetitiveLearning(winners={winners}): a block has {fewest} units; let fewer win")
         self.competition, self.k, self.inverse_temperature = competition, winners, inverse_temperature
         self.similarity, self.pull, self.average, self.homeostasis = similarity, pull, average, homeostasis
+        self.neighbours = neighbours
         for i in self.layers:
             self.register_buffer(f"thresholds_{i}", torch.zeros_like(self.wins(i)))
 
@@ -95,6 +108,8 @@ class CompetitiveLearning(Competitive):
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]
     ) -> Float[Tensor, "units ..."]:
         y = self.activities(i, similarity(self.similarity, layer, x, u))
+        if self.neighbours:
+            y = over_units(near_on_a_grid(y.shape[1], self.neighbours * self.rate), y)
         share = means(y)
         drawn = share if self.pull == "instar" else means(y * u)
         change = product(layer, y, x).sub_(scaled(drawn, layer.weight))
@@ -121,9 +136,6 @@ def similarity(
     """s of each unit and patch (for "distance" without -||x||^2 / 2, which all units share)."""
     if kind == "dot":
         return u
-    norms = layer.weight.flatten(1).norm(dim=1)
     if kind == "distance":
-        return u - along(norms.square() / 2.0, u)
-    sizes = respond(layer, x.square(), torch.ones_like(layer.weight[:1])).sqrt_()
-    cosine = u / (along(norms, u) * sizes).clamp_min(torch.finfo(u.dtype).eps)
-    return cosine.add_(1.0).div_(2.0).square_()
+        return u - along(layer.weight.flatten(1).norm(dim=1).square() / 2.0, u)
+    return cosine(layer, x, u).add_(1.0).div_(2.0).square_()
