@@ -178,6 +178,9 @@ def test_on_nets_without_derivatives_or_in_time_a_rule_teaches_every_block_or_sa
 def test_backprop_goes_through_spikes_by_a_surrogate() -> None:
     options = {c.label: c.net_options for c in _contenders([], replace(SETTING, net="spiking"), (), DIGITS)}
     assert options["backprop"] == options["backprop · frozen"] == {"derivative": True}
+    options = {c.label: c.net_options for c in _contenders(["e-prop"], SETTING, (), DIGITS)}
+    rows = {"steps": 8, "rows": True}
+    assert options["e-prop"] == rows and options["backprop · on the net of e-prop"] == {**rows, "derivative": True}
 
 
 def test_a_rule_that_cannot_make_its_first_step_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Feedback from later blocks is found by changing their weights and looking at an earlier block's update; locks
 and the order of updates by the tracer's order of reads and writes; the rest by running it so. The trials take
-place on small perceptrons and random clusters, in float64 where bits are compared.
+place on random clusters and small perceptrons (spiking nets, where a rule takes no others), in float64 where bits
+are compared.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Finding:
 def audit(make: Make) -> list[Finding]:
     """Try all claims of the rule that `make(net, problem, generator)` builds, one finding each.
 
-    Raises UsageError if the rule supports no perceptron, with or without an output block, ReLU or tanh.
+    Raises UsageError if the rule supports none of the audit's nets (`trials.KINDS`).
     """
     bench = Bench.find(make)
     claims = bench.trained.rule.claims

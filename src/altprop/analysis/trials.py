@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,6 +17,14 @@ Make = Callable[[nn.Sequential, Problem, torch.Generator], Rule]
 """Builds the rule that is audited; raises UsageError for a net that it does not support."""
 
 INPUTS, CLASSES, WIDTH, DEPTH = 24, 4, 40, 4
+KINDS: tuple[tuple[Callable[..., nn.Sequential], bool], ...] = (
+    (partial(nets.mlp, act="relu"), True),
+    (partial(nets.mlp, act="relu"), False),
+    (partial(nets.mlp, act="tanh"), True),
+    (partial(nets.mlp, act="tanh"), False),
+    (nets.recurrent_spiking, True),
+)
+"""Builders of nets, and whether these have an output block; in the order in which a rule is offered them."""
 TRAINING_STEPS = 50
 PROGRESS = 0.5
 
@@ -27,15 +34,15 @@ class Bench:
     """The kind of net that a rule accepts, and fresh rules on it."""
 
     make: Make
-    act: str
+    net: Callable[..., nn.Sequential]
     output_block: bool
 
     @classmethod
     def find(cls, make: Make) -> "Bench":
         """The first kind of net that the rule accepts; raises UsageError if it is none of them."""
         reason = ""
-        for act, output_block in product(("relu", "tanh"), (True, False)):
-            bench = cls(make, act, output_block)
+        for net, output_block in KINDS:
+            bench = cls(make, net, output_block)
             try:
                 bench.build()
             except UsageError as error:
@@ -48,7 +55,7 @@ class Bench:
         """A fresh rule, at half of its training, on `depth` hidden blocks, with `middle` in the middle."""
         generator = torch.Generator().manual_seed(1)
         classes = CLASSES if self.output_block else None
-        blocks = list(nets.mlp([INPUTS] + [width] * depth, classes=classes, act=self.act, generator=generator))
+        blocks = list(self.net([INPUTS] + [width] * depth, classes=classes, generator=generator))
         if middle is not None:
             blocks.insert(depth // 2, middle)
         rule = self.make(nn.Sequential(*blocks), Problem((INPUTS,), CLASSES), generator)

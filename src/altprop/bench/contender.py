@@ -18,6 +18,7 @@ BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
     "vgg8b": nets.vgg8b,
     "local": nets.local,
     "spiking": nets.spiking,
+    "recurrent-spiking": nets.recurrent_spiking,
     "rates": nets.rates,
     "black-box": nets.boxed,
     "residual": nets.residual,
@@ -143,7 +144,7 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.vgg8b(shape, widths[0], **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
-    if kind == "spiking":
+    if kind in ("spiking", "recurrent-spiking"):
         options.pop("act", None)  # the neurons are the activation
     if kind in ("residual", "soft-hebb", "soft-hebb-mlp"):
         options.pop("init", None)  # they bring their own

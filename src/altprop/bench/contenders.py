@@ -19,6 +19,7 @@ from altprop.bench import mixed_family as mixed
 from altprop.bench import modulated_family as modulated
 from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
+from altprop.bench import spiking_family as spiking
 from altprop.bench.cases import STRAIGHT_THROUGH
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
 
@@ -101,6 +102,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "forward-backward-lateral": bidirectional.forward_backward_lateral,
     "mixed": mixed.pca_and_feedback,
     "three-factor": mixed.three_factor,
+    "e-prop": spiking.e_prop,
     "local-classifier": local.local_classifier,
     "predsim": local.predsim,
     "info-pro": local.info_pro,
@@ -155,7 +157,7 @@ def reference(setting: Setting) -> Contender:
     """Backprop on the common net; through a surrogate of the spikes' derivative, and on a black box, which has none,
     with the identity's instead."""
     plain = backprop(setting)
-    if setting.net == "spiking":
+    if setting.net in ("spiking", "recurrent-spiking"):
         card = replace(plain.card, note="spikes have the derivative of a surrogate")
         return replace(plain, net_options={"derivative": True}, card=card)
     if setting.net != "black-box":

@@ -14,6 +14,7 @@ from altprop.nets.local import local
 from altprop.nets.mlp import linear, mlp
 from altprop.nets.neurons import Cell, LeakyIntegrateAndFire, LeakyRate, MeanOverTime
 from altprop.nets.observe import Observed, observe
+from altprop.nets.recurrent import Hold, RecurrentIntegrateAndFire, recurrent_spiking
 from altprop.nets.residual import Residual, Scaled, residual
 from altprop.nets.settling import Settling
 from altprop.nets.soft_hebb import Triangle, soft_hebb, soft_hebb_mlp
@@ -27,6 +28,7 @@ __all__ = [
     "Cell",
     "Centre",
     "Curves",
+    "Hold",
     "Lateral",
     "LeakyIntegrateAndFire",
     "LeakyRate",
@@ -34,6 +36,7 @@ __all__ = [
     "MeanOverTime",
     "NoisyLinear",
     "Observed",
+    "RecurrentIntegrateAndFire",
     "Residual",
     "Scaled",
     "Settling",
@@ -54,6 +57,7 @@ __all__ = [
     "observe",
     "output_layer",
     "rates",
+    "recurrent_spiking",
     "residual",
     "shapes",
     "soft_hebb",

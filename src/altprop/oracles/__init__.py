@@ -20,6 +20,11 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.three_factor:a_reward_follows_the_likelihood_of_what_was_drawn",
         "altprop.oracles.three_factor:a_delayed_reward_needs_traces",
     ),
+    "e-prop": (
+        "altprop.oracles.spiking:e_prop_equals_backprop_through_time",
+        "altprop.oracles.spiking:e_prop_points_where_backprop_does",
+        "altprop.oracles.spiking:online_traces_equal_traces_in_full",
+    ),
     "local-classifier": (
         "altprop.oracles.local_losses:whole_net_equals_backprop",
         "altprop.oracles.local_losses:local_classifiers_equal_autograd_of_each_module",

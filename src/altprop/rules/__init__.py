@@ -74,6 +74,7 @@ RULES = {
     "forward-backward-lateral": "altprop.rules.energy.forward_backward_lateral:ForwardBackwardLateral",
     "mixed": "altprop.rules.hebbian.mixed:Mixed",
     "three-factor": "altprop.rules.hebbian.three_factor:ThreeFactor",
+    "e-prop": "altprop.rules.hebbian.e_prop:EProp",
     "local-classifier": "altprop.rules.local.local_classifier:LocalClassifier",
     "predsim": "altprop.rules.local.predsim:PredSim",
     "info-pro": "altprop.rules.local.info_pro:InfoPro",
