@@ -90,24 +90,23 @@ def soft_hebb_perceptron(setting: Setting) -> Contender:
 
 
 def soft_hebb_conv(setting: Setting) -> Contender:
-    """SoftHebb with two convolutions and a ridge readout, for images."""
+    """SoftHebb with two convolutions (three for CIFAR-10) and a ridge readout, for images."""
     cifar = setting.task == "cifar10"
+    rates = {"blocks.1": sgd(0.08), "blocks.3": sgd(0.005)} | ({"blocks.5": sgd(0.01)} if cifar else {})
     return Contender(
         "soft-hebb",
-        (96, 384) if cifar else (24, 96),
+        (48, 192, 768) if cifar else (24, 96),
         act="triangle",
         net="soft-hebb",
-        net_options={"grid": 3 if cifar else 4, "powers": (0.7, 1.0) if cifar else (0.7, 1.4)},
+        net_options={"grid": 2 if cifar else 4, "powers": (0.7, 1.4, 1.0)},
         output=False,
         options={
             **RIDGE,
-            "inverse_temperature": [1.0, 0.65],
+            "inverse_temperature": [1.0, 0.65, 0.25] if cifar else [1.0, 0.65],
             "normalise": "unit" if cifar else "layer",
-            "penalty": 0.02 if cifar else 1e-2,
+            "penalty": 0.05 if cifar else 1e-2,
         },
-        optimizer={"blocks.1": sgd(0.08), "blocks.3": sgd(0.005), "head": sgd(0.0)},
-        batch_size=20,
-        card=Card(
-            "triangle", tuning="penalty, grid and the last power on parts of the validation images, with one seed"
-        ),
+        optimizer={**rates, "head": sgd(0.0)},
+        batch_size=50 if cifar else 20,
+        card=Card("triangle", tuning="penalty, depth and grid on parts of the validation images, with one seed"),
     )

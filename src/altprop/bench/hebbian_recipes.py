@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from altprop.bench import competitive_family as family
 from altprop.bench.contender import Contender, Setting
-from altprop.bench.contenders import frozen
+from altprop.bench.contenders import contender, frozen
 from altprop.bench.recipe import Goal, Lead, Recipe
 
 HEBBIAN_HEAD = """# The Hebbian family
@@ -15,6 +15,8 @@ heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test i
 thread. Each rule stands beside a control, the same net with its body left at random, whose readout's settings were
 chosen on validation as well. {interval}.
 """
+RULES = ("hebbian-pca", "lateral-pca", "hebbian-ica", "competitive", "krotov-hopfield", "bcm", "foldiak", "soft-hebb",
+         "three-factor", "mixed")  # fmt: skip
 
 
 def beside_random(chosen: Contender, control: Contender) -> list[Contender]:
@@ -33,6 +35,22 @@ def convolutions(setting: Setting) -> list[Contender]:
     return beside_random(chosen, chosen)
 
 
+def side_by_side(setting: Setting) -> list[Contender]:
+    """Each rule by its own contender, and beside it the same readout on its net at random; no two nets are alike."""
+    found = [contender(name, setting) for name in RULES]
+    return [c for own in found for c in ((own,) if own.output else beside_random(own, own))]
+
+
+ALL = Recipe(
+    "Hebbian rules",
+    5,
+    {},
+    width=256,
+    chosen=side_by_side,
+    curve=False,
+    text="Each rule on a net of its own: two blocks of 256, or one of 1024 units that compete. Frozen: the same "
+    "readout on the same net at random.",
+)
 PERCEPTRON = Recipe(
     "SoftHebb with 2000 units",
     2,
@@ -60,6 +78,7 @@ CIFAR = replace(
     goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
     task="cifar10",
     leads=(Lead("soft-hebb", "soft-hebb · frozen", 5.0),),
-    text="Two convolutions of 96 and 384 channels; a body that learns in the first epoch, and a ridge in the second.",
+    text="Three convolutions of 48, 192 and 768 channels; a body that learns in the first epoch, and a ridge in the "
+    "second.",
 )
-HEBBIAN = (PERCEPTRON, MNIST_CONV, CIFAR)
+HEBBIAN = (ALL, PERCEPTRON, MNIST_CONV, CIFAR)
