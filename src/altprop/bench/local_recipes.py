@@ -49,8 +49,8 @@ LOCAL = (
         ),
         controls="none",
         curve=False,
-        text="784-1024-1024-1024-10 with layer normalisation. Training images are moved by up to two pixels in each direction, anew in every "
-        "epoch.",
+        text="784-1024-1024-1024-10 with layer normalisation. Training images are moved by up to two pixels in each "
+        "direction, anew in every epoch.",
     ),
     Recipe(
         "Predsim on cifar10",
