@@ -75,3 +75,14 @@ def test_units_that_no_input_drives_are_counted_as_dead() -> None:
     x, y = batch(32, 6)
     rule.assign(layer.weight, torch.cat([x[:2], -torch.ones(6, 6)]))
     assert float(rule.step(x, y)["dead"]) == 0.75
+
+
+def test_units_that_begin_long_leave_others_their_turn() -> None:
+    x, y = batch(256, 6)
+    dead = []
+    for length in (0.3, 5.0):
+        rule = KrotovHopfield(nets.soft_hebb_mlp([6, 64], radius=length, positive=False), Problem((6,), 4))
+        for _ in range(200):
+            last = rule.step(x - x.mean(0), y)
+        dead.append(float(last["dead"]))
+    assert dead[1] < 0.2 < 0.5 < dead[0]
