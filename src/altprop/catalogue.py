@@ -19,6 +19,7 @@ NETS = {
     "soft-hebb-mlp": "linear blocks with triangle units (SoftHebb), flat input",
     "spiking": "leaky integrate-and-fire neurons over time, flat input",
     "recurrent-spiking": "the same with recurrent weights; the input held, or row after row, flat input",
+    "spike-coded": "inputs as spikes, then positive weights under balanced inhibition, flat input",
     "rates": "leaky rate neurons in continuous time, flat input",
     "black-box": "linear blocks on hardware without a derivative (distorted, quantised, noisy, ...), flat input",
 }

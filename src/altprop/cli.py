@@ -50,8 +50,8 @@ def compare(
         epochs: training budget in passes over the training set (digits 30, others 10).
         samples: training budget in samples instead.
         seconds: training budget in seconds of training instead (not repeatable to the bit).
-        net: mlp, conv, vgg8b, local, spiking, recurrent-spiking, rates, residual, soft-hebb, soft-hebb-mlp or
-            black-box.
+        net: mlp, conv, vgg8b, local, spiking, recurrent-spiking, spike-coded, rates, residual, soft-hebb,
+            soft-hebb-mlp or black-box.
         width: hidden units (or channels) a block.
         depth: hidden blocks; several, e.g. 2,4,8, are compared at near-equal parameters.
         batch_size: the same for all, instead of each contender's own (with --stream 1).

@@ -51,6 +51,7 @@ OVERHEARD = {
     "krotov-hopfield",
     "bcm",
     "foldiak",
+    "stdp",
 }
 """Rules whose learning pass computes the scores of the net as it was."""
 

@@ -23,6 +23,7 @@ KINDS: tuple[tuple[Callable[..., nn.Sequential], bool], ...] = (
     (partial(nets.mlp, act="tanh"), True),
     (partial(nets.mlp, act="tanh"), False),
     (nets.recurrent_spiking, True),
+    (nets.spike_coded, False),
 )
 """Builders of nets, and whether these have an output block; in the order in which a rule is offered them."""
 TRAINING_STEPS = 50

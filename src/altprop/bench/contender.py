@@ -19,6 +19,7 @@ BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
     "local": nets.local,
     "spiking": nets.spiking,
     "recurrent-spiking": nets.recurrent_spiking,
+    "spike-coded": nets.spike_coded,
     "rates": nets.rates,
     "black-box": nets.boxed,
     "residual": nets.residual,
@@ -144,9 +145,9 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.vgg8b(shape, widths[0], **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
-    if kind in ("spiking", "recurrent-spiking"):
+    if kind in ("spiking", "recurrent-spiking", "spike-coded"):
         options.pop("act", None)  # the neurons are the activation
-    if kind in ("residual", "soft-hebb", "soft-hebb-mlp"):
+    if kind in ("residual", "soft-hebb", "soft-hebb-mlp", "spike-coded"):
         options.pop("init", None)  # they bring their own
     if kind == "soft-hebb":
         return nets.soft_hebb(shape, widths, **options)

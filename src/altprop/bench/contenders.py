@@ -117,6 +117,7 @@ CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
     "krotov-hopfield": competitive.krotov_hopfield,
     "bcm": competitive.bcm,
     "foldiak": competitive.foldiak,
+    "stdp": spiking.stdp,
     "soft-wta": soft_wta,
 }
 
@@ -157,7 +158,7 @@ def reference(setting: Setting) -> Contender:
     """Backprop on the common net; through a surrogate of the spikes' derivative, and on a black box, which has none,
     with the identity's instead."""
     plain = backprop(setting)
-    if setting.net in ("spiking", "recurrent-spiking"):
+    if setting.net in ("spiking", "recurrent-spiking", "spike-coded"):
         card = replace(plain.card, note="spikes have the derivative of a surrogate")
         return replace(plain, net_options={"derivative": True}, card=card)
     if setting.net != "black-box":

@@ -2,7 +2,7 @@
 
 import math
 
-from altprop.bench.contender import Card, Contender, Setting, adam
+from altprop.bench.contender import Card, Contender, Setting, adam, sgd
 
 
 def e_prop(setting: Setting) -> Contender:
@@ -19,6 +19,23 @@ def e_prop(setting: Setting) -> Contender:
             "leaky integrate-and-fire",
             tuning="rates and schedule chosen on the digits' validation images with one seed",
             note="one recurrent block, twice as wide; the input comes row after row, a row a time step",
+        ),
+    )
+
+
+def stdp(setting: Setting) -> Contender:
+    """One block of neurons that compete for spikes, and a linear readout of their rates."""
+    return Contender(
+        "stdp",
+        (setting.width,),
+        net="spike-coded",
+        output=False,
+        optimizer={"blocks": sgd(1.0), "head": adam(1e-2)},
+        schedule="constant",
+        card=Card(
+            "leaky integrate-and-fire",
+            tuning="rate, homeostasis, losses and time constants chosen on the digits' validation images",
+            note="one hidden block over 16 time steps, with positive weights; a linear readout of its rates",
         ),
     )
 

@@ -18,6 +18,7 @@ from altprop.nets.recurrent import Hold, RecurrentIntegrateAndFire, recurrent_sp
 from altprop.nets.residual import Residual, Scaled, residual
 from altprop.nets.settling import Settling
 from altprop.nets.soft_hebb import Triangle, soft_hebb, soft_hebb_mlp
+from altprop.nets.spike_coded import spike_coded
 from altprop.nets.step import Sign
 from altprop.nets.temporal import rates, spiking
 from altprop.nets.whiten import Centre, Whiten, centred, whitened
@@ -62,6 +63,7 @@ __all__ = [
     "shapes",
     "soft_hebb",
     "soft_hebb_mlp",
+    "spike_coded",
     "spiking",
     "vgg8b",
     "whitened",

@@ -102,6 +102,12 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.competitive:krotov_hopfield_equals_samples_one_by_one",
         "altprop.oracles.competitive:norms_of_krotov_hopfield",
     ),
+    "stdp": (
+        "altprop.oracles.spike_times:a_pair_of_spikes",
+        "altprop.oracles.spike_times:all_pairs_of_spikes_one_by_one",
+        "altprop.oracles.spike_times:a_batch_is_the_mean_of_its_samples",
+        "altprop.oracles.spike_times:winners_neuron_by_neuron",
+    ),
     "bcm": (
         "altprop.oracles.competitive:bcm_equals_samples_one_by_one",
         "altprop.oracles.competitive:bcm_selects_one_of_two_patterns",

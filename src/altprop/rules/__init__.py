@@ -89,6 +89,7 @@ RULES = {
     "krotov-hopfield": "altprop.rules.hebbian.krotov_hopfield:KrotovHopfield",
     "bcm": "altprop.rules.hebbian.bcm:BCM",
     "foldiak": "altprop.rules.hebbian.foldiak:Foldiak",
+    "stdp": "altprop.rules.hebbian.stdp:STDP",
     "soft-wta": "altprop.rules.hebbian.soft_wta:SoftWTA",
 }
 
