@@ -16,7 +16,7 @@ thread. Each rule stands beside a control, the same net with its body left at ra
 chosen on validation as well. {interval}.
 """
 RULES = ("hebbian-pca", "lateral-pca", "hebbian-ica", "competitive", "krotov-hopfield", "bcm", "foldiak", "soft-hebb",
-         "three-factor", "mixed")  # fmt: skip
+         "stdp", "three-factor", "e-prop", "mixed")  # fmt: skip
 
 
 def beside_random(chosen: Contender, control: Contender) -> list[Contender]:
