@@ -103,7 +103,7 @@ def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> No
 
 def test_hebbian_portraits_are_published(tmp_path: Path) -> None:
     rules = ("hebbian-pca", "competitive")
-    hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", units=10, rules=rules), tmp_path)
+    hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", (8, 32), units=10, rules=rules), tmp_path)
     folder = tmp_path / "hebbian_portraits"
     drawn = {"winners", "fields-hebbian-pca", "fields-competitive", "fields-soft-hebb-convolutions"}
     names = {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
@@ -115,7 +115,7 @@ def test_hebbian_portraits_are_published(tmp_path: Path) -> None:
 
 
 def test_fields_of_competitors_are_those_that_win_most() -> None:
-    study = hebbian_portraits.Study("digits", 8, "digits", rules=("competitive",))
+    study = hebbian_portraits.Study("digits", 8, "digits", (8, 32), rules=("competitive",))
     _, data, chosen, setting = next(study.subjects())
     rule = chosen.build(setting, 0)
     assert isinstance(rule, Competitive)

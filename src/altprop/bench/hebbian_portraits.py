@@ -4,7 +4,7 @@ Every rule learns MNIST by its own contender of the comparison; SoftHebb learns 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,6 +40,7 @@ class Study:
     task: str = "mnist"
     width: int = 256
     images: str = "cifar10"
+    channels: tuple[int, ...] = (48, 192, 768)
     epochs: int = 2
     seed: int = 0
     units: int = 60
@@ -51,7 +52,7 @@ class Study:
             data, setting = self._on(self.task, "mlp")
             yield rule, data, contender(rule, setting), setting
         data, setting = self._on(self.images, "soft-hebb")
-        yield CONV, data, soft_hebb_conv(setting), setting
+        yield CONV, data, replace(soft_hebb_conv(setting), widths=self.channels), setting
 
     def _on(self, task: str, net: str) -> tuple[Task, Setting]:
         data = shaped(tasks.load(task), net)
@@ -107,13 +108,14 @@ def page(table: pd.DataFrame, study: Study) -> str:
     """The portraits in Markdown."""
     columns = ["rule", "task", "test", "block", "units", "dead"]
     shown = table.assign(test=[f"{100 * value:.2f} %" for value in table["test"]])[columns].astype(str)
+    channels = ", ".join(map(str, study.channels))
     pictures = "\n\n".join(
         f"![what units of {name} look at]({FOLDER}/{file_of(name)}.png)" for name in dict.fromkeys(table["rule"])
     )
     return f"""# Portraits of Hebbian rules
 
-Made by `python -m altprop.bench.hebbian_portraits` (this page too). Each rule by its contender of the comparison,
-{study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the end, as a hint at what its units are worth
+Made by `python -m altprop.bench.hebbian_portraits` (this page too). Each rule by its contender of the comparison
+(convolutions: of {channels} channels), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the end, as a hint at what its units are worth
 (the [family's page](hebbian_family.md) compares, with seeds and controls). Dead: units that never won a patch in the
 whole of training.
 
