@@ -115,9 +115,9 @@ def page(table: pd.DataFrame, study: Study) -> str:
     return f"""# Portraits of Hebbian rules
 
 Made by `python -m altprop.bench.hebbian_portraits` (this page too). Each rule by its contender of the comparison
-(convolutions: of {channels} channels), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the end, as a hint at what its units are worth
-(the [family's page](hebbian_family.md) compares, with seeds and controls). Dead: units that never won a patch in the
-whole of training.
+(convolutions: of {channels} channels), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the
+end, as a hint at what its units are worth (the [family's page](hebbian_family.md) compares, with seeds and controls).
+Dead: units that never won a patch in the whole of training.
 
 {markdown(["rule", "data", *columns[2:]], shown.to_numpy().tolist())}
 
