@@ -29,7 +29,7 @@ def competing(rule: str, setting: Setting, rate: float, **options: Any) -> Conte
             "triangle",
             tuning="body's rate chosen on the digits' validation images with two seeds"
             if digits
-            else "as on the digits",
+            else "rate as on the digits",
             note="one hidden block, four times as wide; a linear readout",
         ),
     )
@@ -41,7 +41,8 @@ def soft_hebb(setting: Setting) -> Contender:
 
 
 def competitive(setting: Setting) -> Contender:
-    return competing("competitive", setting, 1.0, average="history", homeostasis=10.0)
+    strength = 10.0 if setting.task == "digits" else 100.0  # squared distances are larger in larger images
+    return competing("competitive", setting, 1.0, average="history", homeostasis=strength)
 
 
 def long_at_first(rule: str, setting: Setting, rate: float, **options: Any) -> Contender:
