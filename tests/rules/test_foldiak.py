@@ -50,21 +50,6 @@ def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
         small(**options)
 
 
-@pytest.mark.parametrize(
-    ("net", "problem", "words"),
-    [
-        (nets.mlp([6, 8], classes=4), Problem((6,), 4), "build the net without classes"),
-        (nn.Sequential(nn.Flatten()), Problem((6,), 4), "it needs a linear or convolutional block"),
-        (nets.mlp([6, 8]), Problem((6,), 2, "regression"), "choose another rule for a regression"),
-        (nn.Sequential(nn.Conv2d(1, 2, 5), nn.Flatten()), Problem((1, 4, 4), 3), "does not go through its blocks"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), Problem((1, 4, 4), 3), "end the net in nn.Flatten"),
-    ],
-)
-def test_nets_that_do_not_suit_are_refused(net: nn.Sequential, problem: Problem, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        Foldiak(net, problem)
-
-
 def test_the_problem_must_be_given() -> None:
     with pytest.raises(UsageError, match="the problem must be given"):
         Foldiak(nets.mlp([6, 8]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from altprop import nets
 from altprop.errors import UsageError
@@ -40,21 +40,6 @@ def small(**options: Any) -> KrotovHopfield:
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         small(**options)
-
-
-@pytest.mark.parametrize(
-    ("net", "problem", "words"),
-    [
-        (nets.mlp([6, 8], classes=4), Problem((6,), 4), "build the net without classes"),
-        (nn.Sequential(nn.Flatten()), Problem((6,), 4), "it needs a linear or convolutional block"),
-        (nets.mlp([6, 8]), Problem((6,), 2, "regression"), "choose another rule for a regression"),
-        (nn.Sequential(nn.Conv2d(1, 2, 5), nn.Flatten()), Problem((1, 4, 4), 3), "does not go through its blocks"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), Problem((1, 4, 4), 3), "end the net in nn.Flatten"),
-    ],
-)
-def test_nets_that_do_not_suit_are_refused(net: nn.Sequential, problem: Problem, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        KrotovHopfield(net, problem)
 
 
 @pytest.mark.parametrize("norm", [1.0, 2.0, 3.0])
