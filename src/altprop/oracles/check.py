@@ -34,5 +34,6 @@ Oracle = Callable[[], Iterator[Check]]
 def apart(found: Tensor, expected: Tensor) -> float:
     """The largest difference of two tensors, over the largest size of the expected one."""
     assert found.shape == expected.shape, (found.shape, expected.shape)
+    found, expected = found.detach(), expected.detach()
     size = float(expected.abs().max()) if expected.numel() else 1.0
     return float((found - expected).abs().max()) / max(size, torch.finfo(expected.dtype).tiny)

@@ -134,7 +134,6 @@ def filtered(x: Tensor, decay: float) -> Tensor:
     return torch.einsum("ts,bs...->bt...", powers, x)
 
 
-@torch.no_grad()
 def online_traces_equal_traces_in_full() -> Iterator[Check]:
     """Updates of two blocks with random feedback, against traces kept for all time steps and contracted at the end."""
     x, y = sample()
