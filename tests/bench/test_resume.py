@@ -18,8 +18,8 @@ from altprop.bench.store import Store
 from altprop.errors import UsageError
 from altprop.rules import RULES
 
-ARGUMENTS = {"seeds": 1, "epochs": 4, "width": 32}
-COMMAND = ["--task", "digits", "--seeds", "1", "--epochs", "4", "--width", "32"]
+ARGUMENTS = {"seeds": 1, "epochs": 3, "width": 32}
+COMMAND = ["--task", "digits", "--seeds", "1", "--epochs", "3", "--width", "32"]
 TIMES = ["train_seconds", "cpu_seconds", "finish_seconds", "load", "started", "command", "run"]
 KEYS = ["rule", "variant", "seed", "samples", "predictor", "split", "metric"]
 

@@ -50,7 +50,10 @@ class Study:
         """Each rule's name on the page, its data, its contender and where it is compared."""
         for rule in self.rules:
             data, setting = self._on(self.task, "mlp")
-            yield rule, data, contender(rule, setting), setting
+            chosen = contender(rule, setting)
+            if rule == "hebbian-pca":  # a subspace has no units of its own; in Sanger's rule each has a component
+                chosen = replace(chosen, widths=(self.units,), options={**chosen.options, "update": "sanger"})
+            yield rule, data, chosen, setting
         data, setting = self._on(self.images, "soft-hebb")
         yield CONV, data, replace(soft_hebb_conv(setting), widths=self.channels), setting
 
@@ -115,13 +118,16 @@ def page(table: pd.DataFrame, study: Study) -> str:
     return f"""# Portraits of Hebbian rules
 
 Made by `python -m altprop.bench.hebbian_portraits` (this page too). Each rule by its contender of the comparison
-(convolutions: of {channels} channels), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the
-end, as a hint at what its units are worth (the [family's page](hebbian_family.md) compares, with seeds and controls).
-Dead: units that never won a patch in the whole of training.
+(convolutions: of {channels} channels; Hebbian PCA: {study.units} units in one block, by Sanger's rule, so that each has
+a component), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the end, as a hint at what its
+units are worth (the [family's page](hebbian_family.md) compares, with seeds and controls). Dead: units that never won a
+patch in the whole of training.
 
 {markdown(["rule", "data", *columns[2:]], shown.to_numpy().tolist())}
 
 ## Who wins
+
+Of all patches in training. Dashed: an equal share; shaded: units that never won.
 
 ![wins of each unit]({FOLDER}/winners.png)
 

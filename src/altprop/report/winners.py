@@ -37,19 +37,26 @@ def draw_fields(
 def draw_winners(wins: dict[str, Float[Tensor, " units"]], folder: Path) -> list[Path]:
     """`winners.png` and `.svg`: for each block (by its words), its units' shares of wins, the most frequent first; and
     how many never won."""
+    columns = min(len(wins), 4)
+    rows = math.ceil(len(wins) / columns)
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(1.0 + 3.2 * len(wins), 3.2), layout="constrained")
+        figure = Figure(figsize=(1.0 + 2.6 * columns, 0.6 + 2.6 * rows), layout="constrained")
         figure.suptitle("How often each unit wins", x=0.01, ha="left", weight="bold", fontsize=11)
-        for axes, (words, won) in zip(figure.subplots(1, len(wins), squeeze=False)[0], wins.items(), strict=True):
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes in panels.ravel()[len(wins) :]:
+            axes.set_axis_off()
+        for axes, (words, won) in zip(panels.ravel(), wins.items(), strict=False):
             shares = (won / won.sum().clamp_min(1.0) * len(won)).sort(descending=True).values
             dead = int((won == 0).sum())
             axes.fill_between(range(len(won)), shares.numpy(), step="mid", color=ALIVE, alpha=0.6, linewidth=0)
             axes.axhline(1.0, color="#3a4048", linewidth=1.0, linestyle="--")
             axes.axvspan(len(won) - dead - 0.5, len(won) - 0.5, color=DEAD, alpha=0.15 if dead else 0.0, linewidth=0)
-            axes.set_title(f"{words}: {dead:,} of {len(won):,} units never won", fontsize=9)
-            axes.set_xlabel("unit, the most frequent winner first")
-            axes.set_ylabel("wins, 1 = an equal share")
+            axes.set_title(f"{words}\n{dead:,} of {len(won):,} never won", fontsize=9)
             axes.set_xlim(-0.5, len(won) - 0.5)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("wins, 1 = an equal share")
+        for axes in panels[-1]:
+            axes.set_xlabel("unit, by wins")
         return save(figure, folder, "winners", ENDINGS)
 
 
