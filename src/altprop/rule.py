@@ -284,14 +284,21 @@ def misfit(net: nn.Sequential, problem: Problem) -> str | None:
     without one may take more than a sample: with its label, say.)"""
     if None in problem.input_shape or nets.output_layer(net) is None:
         return None
+    sizes = passage(net, problem)
+    if isinstance(sizes, str):
+        return sizes
+    if sizes[-1] == (problem.outputs,):
+        return None
+    hint = "; put nets.MeanOverTime() before the output block" if len(sizes[-1]) == 2 else ""
+    return f"its output block gives {sizes[-1]} for a sample, and the problem has {problem.outputs} outputs{hint}"
+
+
+def passage(net: nn.Sequential, problem: Problem) -> list[tuple[int | None, ...]] | str:
+    """A sample's shape before the first block and behind each; or why it does not go through, in words."""
     try:
-        shapes = nets.shapes(net, problem.input_shape)
+        return [problem.input_shape, *nets.shapes(net, problem.input_shape)]
     except (RuntimeError, ValueError, IndexError) as error:
         return f"a sample of shape {problem.input_shape} does not go through its blocks ({str(error).splitlines()[0]})"
-    if shapes[-1] == (problem.outputs,):
-        return None
-    hint = "; put nets.MeanOverTime() before the output block" if len(shapes[-1]) == 2 else ""
-    return f"its output block gives {shapes[-1]} for a sample, and the problem has {problem.outputs} outputs{hint}"
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

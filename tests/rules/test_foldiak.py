@@ -5,20 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.nets.settling import Settling
 from altprop.rule import Problem
 from altprop.rules.hebbian.foldiak import Foldiak
-
-SGD = partial(torch.optim.SGD, lr=0.1)
-
-
-def batch(*shape: int) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(1)
-    return torch.rand(*shape, generator=g), torch.randint(4, shape[:1], generator=g)
+from competing import SGD, batch
 
 
 def small(**options: Any) -> Foldiak:

@@ -1,24 +1,16 @@
 """Krotov and Hopfield's rule: what it refuses, and what it does with inputs and weights that say nothing; updates are
 compared in `altprop.oracles`."""
 
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.hebbian.krotov_hopfield import KrotovHopfield
-
-SGD = {"blocks": partial(torch.optim.SGD, lr=0.1), "head": partial(torch.optim.SGD, lr=0.1)}
-
-
-def batch(*shape: int) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(1)
-    return torch.rand(*shape, generator=g), torch.randint(4, shape[:1], generator=g)
+from competing import SGD, batch
 
 
 def small(**options: Any) -> KrotovHopfield:

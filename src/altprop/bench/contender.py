@@ -28,6 +28,8 @@ BUILDERS: Mapping[str, Callable[..., nn.Sequential]] = {
 }
 IMAGES = ("conv", "vgg8b", "local", "soft-hebb")
 """The kinds of net that take images; the others take vectors."""
+SPIKING = ("spiking", "recurrent-spiking", "spike-coded")
+"""The kinds of net whose activation is a spiking neuron."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def network(kind: str, shape: Sequence[int], widths: Sequence[int], **options: A
         return nets.vgg8b(shape, widths[0], **options)
     if kind == "local":
         return nets.local(shape, fields(shape, widths), **options)
-    if kind in ("spiking", "recurrent-spiking", "spike-coded"):
+    if kind in SPIKING:
         options.pop("act", None)  # the neurons are the activation
     if kind in ("residual", "soft-hebb", "soft-hebb-mlp", "spike-coded"):
         options.pop("init", None)  # they bring their own

@@ -21,7 +21,7 @@ from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
 from altprop.bench import spiking_family as spiking
 from altprop.bench.cases import STRAIGHT_THROUGH
-from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden, sgd
+from altprop.bench.contender import SPIKING, TUNED, Card, Contender, Setting, adam, hidden, sgd
 
 
 def backprop(setting: Setting) -> Contender:
@@ -158,7 +158,7 @@ def reference(setting: Setting) -> Contender:
     """Backprop on the common net; through a surrogate of the spikes' derivative, and on a black box, which has none,
     with the identity's instead."""
     plain = backprop(setting)
-    if setting.net in ("spiking", "recurrent-spiking", "spike-coded"):
+    if setting.net in SPIKING:
         card = replace(plain.card, note="spikes have the derivative of a surrogate")
         return replace(plain, net_options={"derivative": True}, card=card)
     if setting.net != "black-box":

@@ -76,30 +76,22 @@ def fields(rule: Rule, data: Task, units: int) -> Float[Tensor, "units channels 
 
 def measure(study: Study, folder: Path) -> Iterator[dict[str, object]]:
     """Train each rule, draw what its units look at, and give one row a rule and block; at the end draw who wins."""
-    wins: dict[str, Tensor] = {}
+    shares: dict[str, Tensor] = {}
     for name, data, chosen, setting in study.subjects():
         with Process().applied(study.seed), torch.no_grad():
             rule = trained(chosen, setting, data, study.epochs, study.seed)
             test = accuracy(rule, data.test, None, torch.device("cpu"))
+        wins = {i: rule.wins(i) for i in rule.layers} if isinstance(rule, Competitive) else {}
         shown = fields(rule, data, study.units)
-        which = f"the {len(shown)} units that win most" if isinstance(rule, Competitive) else f"{len(shown)} units"
+        which = f"the {len(shown)} units that win most" if wins else f"{len(shown)} units"
         winners.draw_fields(shown, f"{name}: {which}", folder, file_of(name))
-        blocks = rule.layers if isinstance(rule, Competitive) else [None]
-        for i in blocks:
-            row: dict[str, object] = {
-                "rule": name,
-                "task": data.name,
-                "test": test,
-                "block": "",
-                "units": "",
-                "dead": "",
-            }
-            if i is not None and isinstance(rule, Competitive):
-                words = name if len(blocks) == 1 else f"{name}, block {i}"
-                wins[words] = rule.wins(i)
-                row |= {"block": i, "units": len(wins[words]), "dead": int((wins[words] == 0).sum())}
-            yield row
-    winners.draw_winners(wins, folder)
+        about = {"rule": name, "task": data.name, "test": test}
+        if not wins:
+            yield {**about, "block": "", "units": "", "dead": ""}
+        for i, won in wins.items():
+            shares[name if len(wins) == 1 else f"{name}, block {i}"] = won
+            yield {**about, "block": i, "units": len(won), "dead": int((won == 0).sum())}
+    winners.draw_winners(shares, folder)
 
 
 def file_of(name: str) -> str:

@@ -36,9 +36,8 @@ def convolutions(setting: Setting) -> list[Contender]:
 
 
 def side_by_side(setting: Setting) -> list[Contender]:
-    """Each rule by its own contender, and beside it the same readout on its net at random; no two nets are alike."""
-    found = [contender(name, setting) for name in RULES]
-    return [c for own in found for c in ((own,) if own.output else beside_random(own, own))]
+    """Each rule by its own contender, and beside it the same on its net with the body at random."""
+    return [c for own in (contender(name, setting) for name in RULES) for c in beside_random(own, own)]
 
 
 ALL = Recipe(
@@ -47,9 +46,10 @@ ALL = Recipe(
     {},
     width=256,
     chosen=side_by_side,
+    controls="none",
     curve=False,
-    text="Each rule on a net of its own: two blocks of 256, or one of 1024 units that compete. Frozen: the same "
-    "readout on the same net at random.",
+    text="Each rule on the net of its own contender, and beside it the same with all blocks but the last frozen at "
+    "random.",
 )
 PERCEPTRON = Recipe(
     "SoftHebb with 2000 units",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.errors import UsageError
-from altprop.rule import Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
+from altprop.rule import Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule, passage
 from altprop.rules.hebbian.patches import Layer
 from altprop.rules.hebbian.readout import Readout
 
@@ -158,11 +158,9 @@ def unfit(net: nn.Sequential, problem: Problem) -> str | None:
     """Why samples do not go through the net, or meet a linear layer as something else than rows, in words."""
     if None in problem.input_shape:
         return None
-    try:
-        sizes = [problem.input_shape, *nets.shapes(net, problem.input_shape)]
-    except (RuntimeError, ValueError, IndexError) as error:
-        why = str(error).splitlines()[0]
-        return f"a sample of shape {problem.input_shape} does not go through its blocks ({why})"
+    sizes = passage(net, problem)
+    if isinstance(sizes, str):
+        return sizes
     for i, (block, size) in enumerate(zip(net, sizes, strict=False)):
         if isinstance(nets.affine(block), nn.Linear) and len(size) != 1:
             return (

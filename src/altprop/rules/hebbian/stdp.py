@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.errors import UsageError
-from altprop.rule import Claims, Problem
+from altprop.rule import Claims, Problem, passage
 from altprop.rules.hebbian.body import Hebbian
 from altprop.rules.hebbian.patches import Layer
 
@@ -164,11 +164,9 @@ def unfit(net: nn.Sequential, problem: Problem, spiking: Sequence[int]) -> str |
     """Why samples do not go through the net, or do not meet these blocks as spikes over time, in words."""
     if None in problem.input_shape:
         return None
-    try:
-        sizes = [problem.input_shape, *nets.shapes(net, problem.input_shape)]
-    except (RuntimeError, ValueError, IndexError) as error:
-        why = str(error).splitlines()[0]
-        return f"a sample of shape {problem.input_shape} does not go through its blocks ({why})"
+    sizes = passage(net, problem)
+    if isinstance(sizes, str):
+        return sizes
     for i in spiking:
         if len(sizes[i]) != 2:
             return f"the linear layer of block {i} sees {sizes[i]} for a sample, and not spikes over time"
