@@ -101,8 +101,13 @@ def test_portraits_are_published_and_tell_right_from_wrong(tmp_path: Path) -> No
     assert "Of 100 test images" in text and "3 blocks of 32 units" in text
 
 
-def test_hebbian_portraits_are_published(tmp_path: Path) -> None:
+def test_hebbian_portraits_are_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = ("hebbian-pca", "competitive")
+    drawn_wins: dict[str, torch.Tensor] = {}
+    draw = hebbian_portraits.winners.draw_winners
+    monkeypatch.setattr(
+        hebbian_portraits.winners, "draw_winners", lambda wins, to: drawn_wins.update(wins) or draw(wins, to)
+    )
     hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", (8, 32), units=10, rules=rules), tmp_path)
     folder = tmp_path / "hebbian_portraits"
     drawn = {"winners", "fields-hebbian-pca", "fields-competitive", "fields-soft-hebb-convolutions"}
@@ -110,7 +115,9 @@ def test_hebbian_portraits_are_published(tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {*names, "rows.csv"}
     rows = pd.read_csv(folder / "rows.csv")
     assert list(rows["rule"]) == ["hebbian-pca", "competitive", *["soft-hebb, convolutions"] * 2]
-    assert rows["dead"][1:].between(0, rows["units"][1:]).all() and rows["test"].between(0.1, 1).all()
+    assert [int((won == 0).sum()) for won in drawn_wins.values()] == rows["dead"][1:].tolist()
+    assert [len(won) for won in drawn_wins.values()] == rows["units"][1:].tolist() == [64, 8, 32]
+    assert rows["test"].between(0.1, 1).all()
     assert "| competitive | digits | " in (tmp_path / "hebbian_portraits.md").read_text()
 
 
