@@ -106,7 +106,7 @@ def soft_hebb_conv(setting: Setting) -> Contender:
     rates = {"blocks.1": sgd(0.08), "blocks.3": sgd(0.005)} | ({"blocks.5": sgd(0.01)} if cifar else {})
     return Contender(
         "soft-hebb",
-        (64, 256, 1024) if cifar else (24, 96),
+        (96, 384, 1536) if cifar else (24, 96),
         act="triangle",
         net="soft-hebb",
         net_options={"grid": 2 if cifar else 4, "powers": (0.7, 1.4, 1.0)},
