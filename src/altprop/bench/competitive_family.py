@@ -102,22 +102,25 @@ def soft_hebb_perceptron(setting: Setting) -> Contender:
 
 def soft_hebb_conv(setting: Setting) -> Contender:
     """SoftHebb with two convolutions (three for CIFAR-10) and a ridge readout, for images."""
-    cifar = setting.task == "cifar10"
-    rates = {"blocks.1": sgd(0.08), "blocks.3": sgd(0.005)} | ({"blocks.5": sgd(0.01)} if cifar else {})
-    return Contender(
+    two = Contender(
         "soft-hebb",
-        (96, 384, 1536) if cifar else (24, 96),
+        (96, 384),
         act="triangle",
         net="soft-hebb",
-        net_options={"grid": 2 if cifar else 4, "powers": (0.7, 1.4, 1.0)},
+        net_options={"grid": 3, "powers": (0.7, 1.4, 1.0)},
         output=False,
-        options={
-            **RIDGE,
-            "inverse_temperature": [1.0, 0.65, 0.25] if cifar else [1.0, 0.65],
-            "normalise": "unit" if cifar else "layer",
-            "penalty": 0.05 if cifar else 1e-2,
-        },
-        optimizer={**rates, "head": sgd(0.0)},
-        batch_size=50 if cifar else 20,
+        options={**RIDGE, "inverse_temperature": [1.0, 0.65], "normalise": "layer", "penalty": 2e-3},
+        optimizer={"blocks.1": sgd(0.08), "blocks.3": sgd(0.005), "head": sgd(0.0)},
+        batch_size=50,
+        card=Card("triangle", tuning="penalty, width and grid on validation with one seed"),
+    )
+    if setting.task != "cifar10":
+        return two
+    return replace(
+        two,
+        widths=(96, 384, 1536),
+        net_options={**two.net_options, "grid": 2},
+        options={**two.options, "inverse_temperature": [1.0, 0.65, 0.25], "normalise": "unit", "penalty": 0.05},
+        optimizer={**two.optimizer, "blocks.5": sgd(0.01)},
         card=Card("triangle", tuning="penalty, depth and grid on parts of the validation images, with one seed"),
     )
