@@ -118,9 +118,9 @@ def soft_hebb_conv(setting: Setting) -> Contender:
         return two
     return replace(
         two,
-        widths=(96, 384, 1536),
+        widths=(64, 256, 1024),
         net_options={**two.net_options, "grid": 2},
-        options={**two.options, "inverse_temperature": [1.0, 0.65, 0.25], "normalise": "unit", "penalty": 0.05},
+        options={**two.options, "inverse_temperature": [1.0, 0.65, 1.0], "normalise": "unit", "penalty": 0.02},
         optimizer={**two.optimizer, "blocks.5": sgd(0.01)},
         card=Card("triangle", tuning="penalty, depth and grid on parts of the validation images, with one seed"),
     )

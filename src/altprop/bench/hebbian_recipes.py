@@ -78,7 +78,7 @@ CIFAR = replace(
     goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
     task="cifar10",
     leads=(Lead("soft-hebb", "soft-hebb · frozen", 5.0),),
-    text="Three convolutions of 96, 384 and 1536 channels; a body that learns in the first epoch, and a ridge in the "
+    text="Three convolutions of 64, 256 and 1024 channels; a body that learns in the first epoch, and a ridge in the "
     "second.",
 )
 HEBBIAN = (ALL, PERCEPTRON, MNIST_CONV, CIFAR)
