@@ -181,6 +181,29 @@ def test_signs_follow_the_weights_and_magnitudes_stay_or_change() -> None:
         assert not first.requires_grad
 
 
+@pytest.mark.parametrize(("rule", "follows"), [(rule, rule in ("usf", "brsf")) for rule in RULES])
+def test_feedback_is_as_large_as_the_weights(rule: str, follows: bool) -> None:
+    def size(of: Tensor) -> float:
+        return float(of.detach().square().mean().sqrt())
+
+    layer = altprop.convert(nn.Linear(200, 300), rule, scale=2.0)
+    first = size(layer.weight)
+    assert size(layer.feedback(layer.weight)) == pytest.approx(2.0 * first, rel=0.02)
+    with torch.no_grad():
+        layer.weight.mul_(3.0)
+    assert size(layer.feedback(layer.weight)) == pytest.approx((6.0 if follows else 2.0) * first, rel=0.02)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_feedback_of_weights_that_begin_at_zero_does_not_stay_there(rule: str) -> None:
+    layer = nn.Linear(20, 30)
+    nn.init.zeros_(layer.weight)
+    altprop.convert(layer, rule)
+    with torch.no_grad():
+        layer.weight.normal_()
+    assert float(layer.feedback(layer.weight).detach().square().mean()) > 1e-3
+
+
 def test_kolen_pollack_feedback_becomes_the_weights_if_the_optimizer_has_it() -> None:
     def distance(build: Callable[[nn.Module], torch.optim.Optimizer]) -> float:
         model = Small()

@@ -46,20 +46,31 @@ class Learned(nn.Module):
 
 
 class Signed(nn.Module):
-    """Sign symmetry: magnitudes of its own, with the signs that the layer's weights have at this moment."""
+    """Sign symmetry: the signs that the layer's weights have at this moment, with other magnitudes.
+
+    All alike and drawn ones have the weights' own root mean square at this moment, so that no branch of a net is told
+    more than its share of the error; fixed ones have that of the beginning.
+    """
 
     def __init__(self, weight: Tensor, magnitudes: str, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         self.magnitudes, self.scale, self.generator = magnitudes, scale, generator
         if magnitudes == "fixed":
-            self.register_buffer("sizes", sizes(weight, scale, generator))
+            self.register_buffer("sizes", self.drawn(weight))
 
     def forward(self, weight: Float[Tensor, "outputs inputs ..."]) -> Float[Tensor, "outputs inputs ..."]:
         if self.magnitudes == "unit":
-            return signed(self.scale * glorot(weight), weight)
-        if self.magnitudes == "fixed":
-            return signed(self.get_buffer("sizes"), weight)
-        return signed(sizes(weight, self.scale, self.generator), weight)
+            return signed(torch.full_like(weight, self.scale).mul_(size(weight)), weight)
+        return signed(self.get_buffer("sizes") if self.magnitudes == "fixed" else self.drawn(weight), weight)
+
+    def drawn(self, weight: Float[Tensor, "outputs inputs ..."]) -> Float[Tensor, "outputs inputs ..."]:
+        return sizes(weight, self.scale / glorot(weight), self.generator).mul_(size(weight))
+
+
+def size(weight: Tensor) -> Float[Tensor, ""]:
+    """The root mean square of the weights; Glorot's standard deviation if they are zero."""
+    found = weight.detach().square().mean().sqrt()
+    return torch.where(found > 0.0, found, glorot(weight))
 
 
 def convert(
@@ -76,8 +87,8 @@ def convert(
     Arguments:
         rule: "feedback-alignment"; "usf", "frsf" or "brsf" (signs of the weights, magnitudes all alike, fixed, or drawn
             anew in each pass); "kolen-pollack".
-        scale: a factor for the feedback weights; at 1 they are about as large as the layers' own (of sign symmetry: as
-            Glorot's).
+        scale: a factor for the feedback weights; at 1 they have the root mean square of the layer's own at this moment
+            ("usf" and "brsf": at every moment).
         leave: leave to backpropagation what cannot be converted, instead of refusing the model.
         optimizer: the model's, if there is one already. Only "kolen-pollack" needs it: its feedback weights are
             parameters, and each joins the group of the weight that it stands beside. They become the weights only by

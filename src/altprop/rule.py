@@ -66,7 +66,7 @@ class Claims:
     later_blocks: Literal["none", "prediction", "all"]
     forward_lock: bool
     update_lock: bool
-    order: Literal["forward", "backward"]
+    order: Literal["forward", "backward", "mixed"]
     differentiable: bool
     memory: Literal["flat", "grows"]
     training_only: bool
@@ -346,7 +346,7 @@ def check_inputs(rule: Rule, x: Float[Tensor, "batch ..."] | Tensor) -> None:
     expected = next((p.dtype for p in rule.parameters() if p.is_floating_point()), x.dtype)
     if x.dtype != expected:
         raise UsageError(f"step(x): x is {x.dtype}, the net is {expected}; convert one with .to({expected})")
-    if not bool(torch.isfinite(x).all()):
+    if not all(bool(bound.isfinite()) for bound in torch.aminmax(x)):  # NaN is both; keeps nothing of x's size
         raise UsageError("step(x): x holds NaN or infinite values; clean or drop those samples")
 
 

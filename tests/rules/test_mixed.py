@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from altprop import nets
+from altprop.analysis.audit import audit
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
@@ -55,6 +56,14 @@ def test_a_convolution_below() -> None:
     rule.step(torch.rand(5, 1, 8, 8), torch.tensor([0, 1, 2, 0, 1]))
     moved = [p for p in conv.parameters() if p.dim() > 1]
     assert not any(torch.equal(p, q) for p, q in zip(moved, before, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"above": "backprop", "below": "competitive"}, {"above": "local-classifier"}])
+def test_what_it_says_of_itself_depends_on_the_rule_above(options: dict[str, str]) -> None:
+    def make(net: nn.Sequential, problem: Problem, generator: torch.Generator) -> Mixed:
+        return Mixed(net, problem, generator=generator, **options)
+
+    assert not [finding for finding in audit(make) if not finding.holds]
 
 
 @pytest.mark.parametrize(

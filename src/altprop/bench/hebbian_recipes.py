@@ -12,8 +12,8 @@ HEBBIAN_HEAD = """# The Hebbian family
 Made by `make recipes` (this page too); one recipe alone by `python -m altprop.bench.recipes --only NAME`, with its
 heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; CIFAR-10: 41,667, 8,333 and
 10,000; what was chosen was chosen on validation; below is test accuracy at the last epoch, not the best one, one
-thread. Each rule stands beside a control, the same net with its body left at random, whose readout's settings were
-chosen on validation as well. {interval}.
+thread. Each rule stands beside a control, a net whose body stays at random, with the same readout; those of SoftHebb
+were tuned on validation as well (with 2000 units, that is another power of the triangles). {interval}.
 """
 RULES = ("hebbian-pca", "lateral-pca", "hebbian-ica", "competitive", "krotov-hopfield", "bcm", "foldiak", "soft-hebb",
          "stdp", "three-factor", "e-prop", "mixed")  # fmt: skip
@@ -21,7 +21,8 @@ RULES = ("hebbian-pca", "lateral-pca", "hebbian-ica", "competitive", "krotov-hop
 
 def beside_random(chosen: Contender, control: Contender) -> list[Contender]:
     """A contender, and another with its body frozen."""
-    return [chosen, replace(frozen(control, ""), optimizer=control.optimizer)]
+    still = frozen(control, "")
+    return [chosen, replace(still, optimizer=control.optimizer, card=replace(still.card, tuning=control.card.tuning))]
 
 
 def perceptron(setting: Setting) -> list[Contender]:

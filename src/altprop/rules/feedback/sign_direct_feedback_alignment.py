@@ -8,7 +8,7 @@ e = softmax(h_L) - onehot(y) (h_L - y for regression) and fixed random B_l:
 
 With a softmax the signs of e are those of 1 - 2 onehot(y) and known beforehand (but for probabilities that are rounded
 to 0 or 1), so that hidden blocks learn from the label alone; with a regression they are news. The signal to hidden
-blocks never fades: it wants low rates and activations that saturate.
+blocks never fades: it wants a rate that falls and activations that saturate.
 
 Departures from the paper:
 1. Softmax and cross-entropy at the output; the paper has sigmoids and their cross-entropy on MNIST. The signs are the

@@ -14,6 +14,7 @@ Departures from the paper:
    the other.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Mixed(Rule):
     """One rule below and one above.
 
     Arguments:
-        below: a Hebbian rule's name, for the first blocks.
+        below: the name of a rule that learns without an error (a `Hebbian` one), for the first blocks.
         above: a rule's name, for the blocks above them, output block included.
         blocks: how many learn by the rule below.
         lower, upper: options of the two rules.
@@ -85,6 +86,14 @@ class Mixed(Rule):
         self.above = rules.find(above)(rest, left, **{**shared, **(upper or {})})
         self.host("below", self.below)
         self.host("above", self.above)
+        claims = self.above.claims  # the blocks below are written first, and need nothing of the others
+        self.claims = replace(
+            self.claims,
+            later_blocks=claims.later_blocks,
+            order="forward" if claims.order == "forward" else "mixed",
+            differentiable=claims.differentiable,
+            memory=claims.memory,
+        )
 
     @classmethod
     def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
