@@ -7,7 +7,7 @@ import pytest
 
 from altprop.bench import block_sizes
 
-STUDY = block_sizes.Study("digits", width=32, blocks=4, epochs=2, seeds=2, batch=64)
+STUDY = block_sizes.Study("digits", width=32, blocks=4, epochs=2, seeds=2, batch=64, large=512)
 
 
 def test_sizes_end_at_the_whole_net() -> None:
@@ -18,7 +18,7 @@ def test_sizes_end_at_the_whole_net() -> None:
 def test_the_study_is_published(tmp_path: Path) -> None:
     block_sizes.run(STUDY, tmp_path)
     table = pd.read_csv(tmp_path / "block_sizes" / "rows.csv")
-    assert len(table) == 7 * 2 and (tmp_path / "block_sizes" / "block_sizes.png").exists()
+    assert len(table) == 8 * 2 and (tmp_path / "block_sizes" / "block_sizes.png").exists()
     by = table.set_index(["rule", "block_size", "seed"])
     for seed in range(2):
         whole, plain = by.loc[("local-classifier", 4, seed)], by.loc[("backprop", 0, seed)]
@@ -28,13 +28,22 @@ def test_the_study_is_published(tmp_path: Path) -> None:
     assert peaks["local-classifier", 1] < peaks["local-classifier", 2] < peaks["local-classifier", 4]
     assert peaks["local-classifier", 4] == pytest.approx(peaks["backprop", 0], rel=0.02)
     assert peaks["deep-supervision", 0] > peaks["backprop", 0] > peaks["accumulated-backprop", 0]
+    few, many = (by[column].xs(0, level="seed") for column in ("peak_bytes", "large_peak_bytes"))
+    assert (many > few).all()
+    parts = many["accumulated-backprop", 0] / many["backprop", 0]
+    assert many["accumulated-backprop, 16 parts", 0] / many["backprop", 0] < parts < 1.0
+    assert many["accumulated-backprop, 16 parts", 0] < many["local-classifier", 1]
     text = (tmp_path / "block_sizes.md").read_text()
     assert "| local-classifier | 4 |" in text and "one block a module" in text
 
 
 def test_the_verdict_names_the_controls_that_are_better_for_less() -> None:
-    rows = [("local-classifier", 1, 0.9, 100), ("local-classifier", 2, 0.95, 200), ("backprop", 0, 0.97, 300)]
-    table = pd.DataFrame(rows, columns=["rule", "block_size", "test", "peak_bytes"])
-    assert block_sizes.verdict(table).startswith("No control")
-    table.loc[3] = ["accumulated-backprop", 0, 0.97, 100]
-    assert block_sizes.verdict(table).endswith("in no more bytes: accumulated-backprop.")
+    rows = [
+        ("local-classifier", 1, 0.9, 100, 100),
+        ("local-classifier", 2, 0.95, 200, 200),
+        ("backprop", 0, 0.97, 300, 300),
+        ("accumulated-backprop", 0, 0.97, 150, 100),
+    ]
+    table = pd.DataFrame(rows, columns=["rule", "block_size", "test", "peak_bytes", "large_peak_bytes"])
+    assert block_sizes.verdict(table, "peak_bytes").startswith("no control")
+    assert block_sizes.verdict(table, "large_peak_bytes").endswith("in no more bytes: accumulated-backprop.")

@@ -29,6 +29,7 @@ from altprop.tasks import Task
 
 FOLDER, FILE = "block_sizes", "block_sizes.md"
 CONTROLS = ("backprop", "deep-supervision", "checkpointed-backprop", "accumulated-backprop")
+PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Study:
     epochs: int = 3
     seeds: int = 3
     batch: int = 128
+    large: int = 1024
+    """A batch on which the memory of a step is measured again: there activities outweigh gradients."""
 
     def data(self) -> Task:
         return tasks.load(self.task).flat()
@@ -58,6 +61,7 @@ class Study:
             yield "local-classifier", size, self.contender("local-classifier", block_size=size)
         for rule in CONTROLS:
             yield rule, 0, self.contender(rule)
+        yield f"accumulated-backprop, {PARTS} parts", 0, self.contender("accumulated-backprop", micro_batches=PARTS)
 
     def contender(self, rule: str, **options: Any) -> Contender:
         """All with the optimizer of backpropagation, so that the rules differ in nothing else."""
@@ -68,17 +72,18 @@ class Study:
 def measure(study: Study) -> Iterator[dict[str, object]]:
     """One row a rule, size and seed."""
     data, setting = study.data(), study.setting()
-    x, y = data.train.batch(slice(0, study.batch))
+    small, large = (data.train.batch(slice(0, size)) for size in (study.batch, study.large))
     for seed in range(study.seeds):
         for rule, size, chosen in study.lanes():
             with Process().applied(seed):
                 built = chosen.build(setting, seed)
-                cost = meter.cost(built, x, y)
+                cost, more = meter.cost(built, *small), meter.cost(built, *large)
                 teach(built, data, study.batch, study.epochs, seed)
                 test = accuracy(built.eval(), data.test, None, torch.device("cpu"))
             only = cost.parameters - cost.parameters_inference
             yield {"rule": rule, "block_size": size, "seed": seed, "test": test, "peak_bytes": cost.peak_step_bytes,
-                   "operations": cost.step_operations, "training_only": only}  # fmt: skip
+                   "large_peak_bytes": more.peak_step_bytes, "operations": cost.step_operations,
+                   "training_only": only}  # fmt: skip
 
 
 def page(table: pd.DataFrame, study: Study) -> str:
@@ -90,41 +95,46 @@ def page(table: pd.DataFrame, study: Study) -> str:
         first = group.iloc[0]
         rows.append([str(rule), str(size) if size else "", f"{mean:.2f} %",
                      f"{low:.2f} to {high:.2f}" if len(group) > 1 else "", f"{first['peak_bytes']:,}",
-                     f"{first['peak_bytes'] / plain['peak_bytes']:.2f}",
+                     f"{first['peak_bytes'] / plain['peak_bytes']:.2f}", f"{first['large_peak_bytes']:,}",
+                     f"{first['large_peak_bytes'] / plain['large_peak_bytes']:.2f}",
                      f"{first['operations'] / plain['operations']:.2f}", f"{first['training_only']:,}"])  # fmt: skip
-    head = ["rule", "blocks a module", "test", "interval", "peak bytes of a step", "of backprop's",
-            "operations, of backprop's", "values that only training has"]  # fmt: skip
+    many = f"with {study.large:,} samples"
+    head = ["rule", "blocks a module", "test", "interval", "peak bytes of a step", "of backprop's", many,
+            "of backprop's", "operations, of backprop's", "values that only training has"]  # fmt: skip
     return f"""# Accuracy and memory against the size of a module
 
 Made by `python -m altprop.bench.block_sizes` (this page too). {study.task}, a perceptron of {study.blocks} blocks with
 {study.width} hidden units each (the output block counts), relu, {study.epochs} epochs, {study.seeds} seeds, batches of
 {study.batch}, the optimizer of backpropagation's contender for all, test accuracy at the last epoch. Peak bytes are
-those of one step, without parameters, optimizer state and the batch. A module is a row of blocks that learns by a
+those of one step, without parameters, optimizer state and the batch, with {study.batch} samples, of which gradients of
+weights need the most, and with {study.large:,}, of which activities do. A module is a row of blocks that learns by a
 linear classifier of its own; with {study.blocks} blocks a module local classifiers are backpropagation.
 
 A claim about memory has to be set against the controls: deep supervision has the same losses with nothing cut off,
-checkpointed backpropagation computes activities again, accumulated backpropagation takes the batch in four parts.
+checkpointed backpropagation computes activities again, accumulated backpropagation takes the batch in parts, four if no
+number is given.
 
 {markdown(head, rows)}
 
-{verdict(table)}
+- With {study.batch} samples: {verdict(table, "peak_bytes")}
+- With {study.large:,} samples: {verdict(table, "large_peak_bytes")}
 
 ![accuracy against peak bytes]({FOLDER}/block_sizes.png)
 """
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """Which controls have more accuracy for no more bytes than the smallest module, from the rows."""
-    means = table.groupby(["rule", "block_size"])[["test", "peak_bytes"]].mean().reset_index()
+def verdict(table: pd.DataFrame, column: str) -> str:
+    """Which controls need no more of these bytes than the smallest module and are more accurate, from the rows."""
+    means = table.groupby(["rule", "block_size"])[["test", column]].mean().reset_index()
     (local,) = means[(means["rule"] == "local-classifier") & (means["block_size"] == 1)].to_dict("records")
     better = [
         row["rule"]
         for row in means[means["block_size"] == 0].to_dict("records")
-        if row["test"] > local["test"] and row["peak_bytes"] <= local["peak_bytes"]
+        if row["test"] > local["test"] and row[column] <= local[column]
     ]
     if better:
-        return f"More accurate than one block a module, in no more bytes: {', '.join(better)}."
-    return "No control is more accurate than one block a module in no more bytes."
+        return f"more accurate than one block a module, in no more bytes: {'; '.join(better)}."
+    return "no control is more accurate than one block a module in no more bytes."
 
 
 def run(study: Study, output: Path) -> None:
@@ -134,7 +144,7 @@ def run(study: Study, output: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replaced(folder / "rows.csv") as path:
         table.to_csv(path, index=False, float_format="%.6g")
-    knobs.draw_block_sizes(table, folder)
+    knobs.draw_block_sizes(table, folder, (study.batch, study.large))
     write_page(output / FILE, page(table, study))
 
 

@@ -11,21 +11,28 @@ from altprop.report import colours
 from altprop.report.figures import LOOK, save
 
 
-def draw_block_sizes(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """`block_sizes.png` and `.svg`. table: rule, block_size (0: no modules), seed, test, peak_bytes."""
+def draw_block_sizes(table: pd.DataFrame, folder: Path, batches: tuple[int, int]) -> list[Path]:
+    """`block_sizes.png` and `.svg`. table: rule, block_size (0: no modules), seed, test, and for two sizes of a batch
+    peak_bytes and large_peak_bytes."""
     with mpl.rc_context(LOOK):
-        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-        axes = figure.subplots()
-        for i, (rule, own) in enumerate(table.groupby("rule", sort=False)):
-            by = own.groupby("block_size")
-            x, y = by["peak_bytes"].mean() / 2**20, by["test"].mean()
-            spread = [y - by["test"].min(), by["test"].max() - y]
-            colour, marker = colours.colour(str(rule)), "os^Dv"[i % 5]
-            axes.errorbar(x, y, spread, color=colour, marker=marker, markersize=4, label=str(rule))
-            for size in x.index[x.index > 0]:
-                axes.annotate(str(size), (x[size], y[size]), xytext=(5, -10), textcoords="offset points", fontsize=8)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        axes.set_xlabel("peak MiB of a step (numbers: blocks a module)")
-        axes.set_ylabel("test accuracy")
-        axes.legend(frameon=False, fontsize=8)
+        figure = Figure(figsize=(8.6, 3.9), layout="constrained")
+        for axes, column, samples in zip(
+            figure.subplots(1, 2, sharey=True), ("peak_bytes", "large_peak_bytes"), batches, strict=True
+        ):
+            for i, (rule, own) in enumerate(table.groupby("rule", sort=False)):
+                by = own.groupby("block_size")
+                x, y = by[column].mean() / 2**20, by["test"].mean()
+                spread = [y - by["test"].min(), by["test"].max() - y]
+                colour, marker = colours.colour(str(rule)), "os^Dvx"[i % 6]
+                axes.errorbar(x, y, spread, color=colour, marker=marker, markersize=4, label=str(rule))
+                for size in x.index[x.index > 0]:
+                    axes.annotate(
+                        str(size), (x[size], y[size]), xytext=(5, -10), textcoords="offset points", fontsize=8
+                    )
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            axes.set_title(f"batches of {samples:,}")
+            axes.set_xlabel("peak MiB of a step (numbers: blocks a module)")
+        figure.axes[0].set_ylabel("test accuracy")
+        lines, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(lines, labels, frameon=False, fontsize=8, loc="outside upper center", ncols=3)
         return save(figure, folder, "block_sizes", ("png", "svg"))
