@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -31,6 +32,7 @@ X = Float[Tensor, "patches inputs"]
 Y = Float[Tensor, "patches units"]
 W = Float[Tensor, "units inputs"]
 Update = Callable[[nn.Linear, X, Y], W]
+Row = dict[str, str | int | float]
 
 
 def sanger(layer: nn.Linear, x: X, y: Y) -> W:
@@ -120,28 +122,33 @@ def peak(update: Update, layer: nn.Linear, x: X, y: Y) -> int:
 
 @torch.no_grad()
 def measure(rounds: int) -> pd.DataFrame:
-    """One row an update and size: milliseconds (medians), the median of the rounds' ratios, peak bytes, and how far
+    """One row an update and size: milliseconds (medians), the quartiles of the rounds' ratios, peak bytes, and how far
     apart the two forms come."""
     torch.set_num_threads(1)
-    rows = []
-    for size in SIZES:
-        made = drawn(*size)
-        for name, (fast, naive) in UPDATES.items():
-            one, other = fast(*made), naive(*made)
-            pairs = [(seconds(fast, *made), seconds(naive, *made)) for _ in range(rounds)]
-            rows.append(
-                {
-                    "update": name,
-                    **dict(zip(("patches", "units", "inputs"), size, strict=True)),
-                    "fast_ms": 1000 * statistics.median(pair[0] for pair in pairs),
-                    "naive_ms": 1000 * statistics.median(pair[1] for pair in pairs),
-                    "ratio": statistics.median(slow / quick for quick, slow in pairs),
-                    "fast_bytes": peak(fast, *made),
-                    "naive_bytes": peak(naive, *made),
-                    "apart": float((one - other).abs().max() / other.abs().max()),
-                }
-            )
-    return pd.DataFrame(rows)
+    subjects = {(name, size): drawn(*size) for size in SIZES for name in UPDATES}
+    times: dict[tuple[str, tuple[int, int, int]], list[list[float]]] = {subject: [] for subject in subjects}
+    for _ in range(rounds):  # outermost: what an update costs depends on what was done to the memory before
+        for (name, size), made in subjects.items():
+            times[name, size].append([seconds(form, *made) for form in UPDATES[name]])
+    return pd.DataFrame(row(name, size, made, times[name, size]) for (name, size), made in subjects.items())
+
+
+def row(name: str, size: tuple[int, int, int], made: tuple[nn.Linear, X, Y], times: list[list[float]]) -> Row:
+    fast, naive = UPDATES[name]
+    one, other = fast(*made), naive(*made)
+    low, ratio, high = np.quantile([slow / quick for quick, slow in times], (0.25, 0.5, 0.75))
+    return {
+        "update": name,
+        **dict(zip(("patches", "units", "inputs"), size, strict=True)),
+        "fast_ms": 1000 * statistics.median(quick for quick, _ in times),
+        "naive_ms": 1000 * statistics.median(slow for _, slow in times),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "fast_bytes": peak(fast, *made),
+        "naive_bytes": peak(naive, *made),
+        "apart": float((one - other).abs().max() / other.abs().max()),
+    }
 
 
 def write(output: Path) -> None:
@@ -150,7 +157,8 @@ def write(output: Path) -> None:
     draw(table, output / FOLDER)
     rows = [
         [row["update"], f"{row['patches']} / {row['units']} / {row['inputs']}", f"{row['fast_ms']:.2f}",
-         f"{row['naive_ms']:.1f}", f"{row['ratio']:.0f}", f"{row['fast_bytes'] / 1e6:.2f}",
+         f"{row['naive_ms']:.1f}", f"{row['ratio']:.0f} ({row['ratio_low']:.0f} to {row['ratio_high']:.0f})",
+         f"{row['fast_bytes'] / 1e6:.2f}",
          f"{row['naive_bytes'] / 1e6:.0f}", f"{row['apart']:.0e}"]
         for row in table.to_dict("records")
     ]  # fmt: skip
@@ -166,8 +174,9 @@ Made by `python -m altprop.bench.fast_hebb` (this page too). The naive form is t
 Sanger's rule y x^T - tril(y y^T) W, stacked (patches, units, inputs), and its mean; "running sums" is the best of its
 kind, which sums up what the units before each one explain. The fast form (FastHebb, Lagani et al. 2022,
 [arXiv 2207.03172](https://arxiv.org/abs/2207.03172)) takes sums over patches first, on the units' Gram matrix, and
-never makes that tensor. Float32, one thread, CPU time, both in turn in every round; ratios are medians over the rounds,
-bytes the peak of one update without its input, and "apart" is the largest difference over the largest change.
+never makes that tensor. Float32, one thread, CPU time, all in turn in every round; ratios are medians and quartiles of
+the rounds (naive forms spend much of their time on getting memory from the system, which varies), bytes the peak of
+one update without its input, and "apart" is the largest difference over the largest change.
 Activities are given: W x is not counted. Goal for the PCA rules with {patches} patches, {units} units and {inputs}
 inputs: 50 times faster ({"yes" if least >= 50 else "**no**"}: at least {least:.0f} times;
 against running sums {goal["Sanger, running sums"]:.0f} times).
