@@ -119,8 +119,8 @@ def soft_hebb_conv(setting: Setting) -> Contender:
     return replace(
         two,
         widths=(64, 256, 1024),
-        net_options={**two.net_options, "grid": 2},
+        net_options={**two.net_options, "grid": 2, "kernels": (7, 5, 3)},
         options={**two.options, "inverse_temperature": [1.0, 0.65, 1.0], "normalise": "unit", "penalty": 0.02},
-        optimizer={**two.optimizer, "blocks.5": sgd(0.01)},
-        card=Card("triangle", tuning="penalty, depth and grid on parts of the validation images, with one seed"),
+        optimizer={**two.optimizer, "blocks.1": sgd(0.05), "blocks.5": sgd(0.01)},
+        card=Card("triangle", tuning="penalty, depth, kernels and grid on validation with one seed"),
     )

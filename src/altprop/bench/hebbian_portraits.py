@@ -40,7 +40,7 @@ class Study:
     task: str = "mnist"
     width: int = 256
     images: str = "cifar10"
-    channels: tuple[int, ...] = (48, 192, 768)
+    channels: tuple[int, ...] = (64, 256, 1024)
     epochs: int = 2
     seed: int = 0
     units: int = 60

@@ -80,7 +80,8 @@ CIFAR = replace(
     goals={("soft-hebb", ""): Goal(70.0, 80.3, "Journé et al. 2023, three convolutions, up to 1536 channels")},
     task="cifar10",
     leads=(Lead("soft-hebb", "soft-hebb · frozen", 5.0),),
-    text="Three convolutions of 64, 256 and 1024 channels; a body that learns in the first epoch, and a ridge in the "
-    "second.",
+    text="Three convolutions of 64, 256 and 1024 channels, with kernels of 7, 5 and 3; a body that learns in the first "
+    "epoch, and a ridge in the second. Random filters do better with smaller kernels: [what was "
+    "tried](../rules/soft_hebb.md#results).",
 )
 HEBBIAN = (ALL, PERCEPTRON, MNIST_CONV, CIFAR)
