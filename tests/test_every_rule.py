@@ -1,6 +1,7 @@
 """What every rule in RULES must do; a new rule is tested here without a new test."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -146,6 +147,7 @@ def test_predictions_are_scores_of_the_right_shape(name: str) -> None:
         (lambda x, y: (x, y + 9), "classes 0 to 9"),
         (lambda x, y: (x, y.float()), "must be integers"),
         (lambda x, y: (x * float("nan"), y), "NaN or infinite"),
+        (lambda x, y: (torch.where(x == x.max(), -math.inf, x), y), "NaN or infinite"),
         (lambda x, y: (x[:0], y[:0]), "empty"),
         (lambda x, y: (x[:, 1:], y), "the net takes"),
         (lambda x, y: (x, y[1:]), "inputs but"),
