@@ -346,8 +346,7 @@ def check_inputs(rule: Rule, x: Float[Tensor, "batch ..."] | Tensor) -> None:
     expected = next((p.dtype for p in rule.parameters() if p.is_floating_point()), x.dtype)
     if x.dtype != expected:
         raise UsageError(f"step(x): x is {x.dtype}, the net is {expected}; convert one with .to({expected})")
-    bounds = torch.aminmax(x) if x.numel() else ()  # of x with NaN, both are; nothing of its size is kept
-    if not all(bool(bound.isfinite()) for bound in bounds):
+    if x.numel() and not bool(torch.stack(torch.aminmax(x)).isfinite().all()):  # keeps nothing of x's size
         raise UsageError("step(x): x holds NaN or infinite values; clean or drop those samples")
 
 

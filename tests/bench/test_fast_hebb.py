@@ -30,3 +30,21 @@ def test_rows_figure_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     text = (tmp_path / "fast_hebb.md").read_text()
     assert "50 times faster (**no**: at least 1 times" in text and text.count("| Sanger |") == 2
     assert (tmp_path / "fast_hebb" / "updates.png").exists()
+
+
+def test_ratios_are_the_quartiles_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted(update: fast_hebb.Update, *made: object) -> float:
+        if update is fast_hebb.sanger:
+            return 1.0
+        naive.append(len(naive))
+        return float(naive[-1])
+
+    naive: list[int] = []
+    monkeypatch.setattr(fast_hebb, "seconds", counted)
+    monkeypatch.setattr(fast_hebb, "SIZES", ((4, 3, 2),))
+    monkeypatch.setattr(fast_hebb, "UPDATES", {"Sanger": fast_hebb.UPDATES["Sanger"]})
+    threads = torch.get_num_threads()
+    (row,) = fast_hebb.measure(5).to_dict("records")
+    torch.set_num_threads(threads)
+    assert (row["ratio_low"], row["ratio"], row["ratio_high"]) == (1.0, 2.0, 3.0)
+    assert (row["fast_ms"], row["naive_ms"]) == (1000.0, 2000.0)

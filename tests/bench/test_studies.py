@@ -108,7 +108,7 @@ def test_hebbian_portraits_are_published(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         hebbian_portraits.winners, "draw_winners", lambda wins, to: drawn_wins.update(wins) or draw(wins, to)
     )
-    hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", (8, 32), units=10, rules=rules), tmp_path)
+    hebbian_portraits.run(hebbian_portraits.Study("digits", 16, "digits", units=10, rules=rules), tmp_path)
     folder = tmp_path / "hebbian_portraits"
     drawn = {"winners", "fields-hebbian-pca", "fields-competitive", "fields-soft-hebb-convolutions"}
     names = {f"{name}.{ending}" for name in drawn for ending in ("png", "svg")}
@@ -116,13 +116,13 @@ def test_hebbian_portraits_are_published(tmp_path: Path, monkeypatch: pytest.Mon
     rows = pd.read_csv(folder / "rows.csv")
     assert list(rows["rule"]) == ["hebbian-pca", "competitive", *["soft-hebb, convolutions"] * 2]
     assert [int((won == 0).sum()) for won in drawn_wins.values()] == rows["dead"][1:].tolist()
-    assert [len(won) for won in drawn_wins.values()] == rows["units"][1:].tolist() == [64, 8, 32]
+    assert [len(won) for won in drawn_wins.values()] == rows["units"][1:].tolist() == [64, 96, 384]
     assert rows["test"].between(0.1, 1).all()
     assert "| competitive | digits | " in (tmp_path / "hebbian_portraits.md").read_text()
 
 
 def test_fields_of_competitors_are_those_that_win_most() -> None:
-    study = hebbian_portraits.Study("digits", 8, "digits", (8, 32), rules=("competitive",))
+    study = hebbian_portraits.Study("digits", 8, "digits", rules=("competitive",))
     _, data, chosen, setting = next(study.subjects())
     rule = chosen.build(setting, 0)
     assert isinstance(rule, Competitive)

@@ -2,7 +2,7 @@
 to mean anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from altprop import rules
@@ -21,7 +21,7 @@ from altprop.bench import perturbation_family as perturbation
 from altprop.bench import signal_propagation_family, target_family
 from altprop.bench import spiking_family as spiking
 from altprop.bench.cases import STRAIGHT_THROUGH
-from altprop.bench.contender import SPIKING, TUNED, Card, Contender, Setting, adam, hidden, sgd
+from altprop.bench.contender import SPIKING, TUNED, Card, Contender, Optimizer, Setting, adam, hidden, sgd
 
 
 def backprop(setting: Setting) -> Contender:
@@ -181,8 +181,10 @@ def linear(common: Contender, setting: Setting) -> Contender:
     return replace(common, variant="linear", widths=(), optimizer={"all": adam(rate)}, net_options={}, card=card)
 
 
-def frozen(of: Contender, where: str) -> Contender:
-    """The same net with its hidden blocks left at their random values: only the readout learns, at its own rate."""
-    card = replace(of.card, tuning=TUNED, note="hidden blocks random and frozen, only the readout learns")
+def frozen(of: Contender, where: str, optimizer: Mapping[str, Optimizer] | None = None) -> Contender:
+    """The same net with its hidden blocks left at their random values: only the readout learns, at its own rate, or by
+    an optimizer that was tuned as the contender's was."""
+    tuning = of.card.tuning if optimizer else TUNED
+    card = replace(of.card, tuning=tuning, note="hidden blocks random and frozen, only the readout learns")
     rate = {"all": adam(3e-2)} if of.rule == "backprop" else {"blocks": sgd(1.0), "head": adam(1e-3)}
-    return replace(of, variant=f"frozen{where}", frozen=True, optimizer=rate, card=card)
+    return replace(of, variant=f"frozen{where}", frozen=True, optimizer=optimizer or rate, card=card)

@@ -58,7 +58,7 @@ def both_ways(setting: Setting) -> list[Contender]:
     rules = ("bidirectional-predictive-coding", "backward-prediction", "forward-backward-lateral")
     found = beside_backprop(setting, widths, *(on(setting, rule, widths) for rule in rules))
     still = {part: sgd(0.0) for part in ("backward", "lateral")}
-    return [*found, replace(frozen(found[-1], ""), optimizer={**found[-1].optimizer, **still})]
+    return [*found, frozen(found[-1], "", {**found[-1].optimizer, **still})]
 
 
 def deep(setting: Setting) -> list[Contender]:

@@ -26,14 +26,10 @@ def feedback(setting: Setting) -> list[Contender]:
     card = Card("tanh", tuning="rate chosen on validation with one seed")
     same: dict[str, Any] = {"act": "tanh", "init": "lecun", "schedule": "fall", "batch_size": 64, "card": card}
     backprop = on(setting, "backprop", WIDTHS, optimizer={"all": sgd(0.05, momentum=0.9)}, **same)
-    shallow = frozen(backprop, "")
-    shallow = replace(
-        shallow, optimizer={"all": sgd(0.3, momentum=0.9)}, card=replace(shallow.card, tuning=card.tuning)
-    )
     signs = "sign-symmetry"
     return [
         backprop,
-        shallow,
+        frozen(backprop, "", {"all": sgd(0.3, momentum=0.9)}),
         on(setting, "feedback-alignment", WIDTHS),
         on(setting, "direct-feedback-alignment", WIDTHS, optimizer={"all": sgd(0.1, momentum=0.9)}, **same),
         on(setting, "kolen-pollack", WIDTHS),

@@ -40,7 +40,6 @@ class Study:
     task: str = "mnist"
     width: int = 256
     images: str = "cifar10"
-    channels: tuple[int, ...] = (64, 256, 1024)
     epochs: int = 2
     seed: int = 0
     units: int = 60
@@ -55,7 +54,7 @@ class Study:
                 chosen = replace(chosen, widths=(self.units,), options={**chosen.options, "update": "sanger"})
             yield rule, data, chosen, setting
         data, setting = self._on(self.images, "soft-hebb")
-        yield CONV, data, replace(soft_hebb_conv(setting), widths=self.channels), setting
+        yield CONV, data, soft_hebb_conv(setting), setting
 
     def _on(self, task: str, net: str) -> tuple[Task, Setting]:
         data = shaped(tasks.load(task), net)
@@ -103,17 +102,16 @@ def page(table: pd.DataFrame, study: Study) -> str:
     """The portraits in Markdown."""
     columns = ["rule", "task", "test", "block", "units", "dead"]
     shown = table.assign(test=[f"{100 * value:.2f} %" for value in table["test"]])[columns].astype(str)
-    channels = ", ".join(map(str, study.channels))
     pictures = "\n\n".join(
         f"![what units of {name} look at]({FOLDER}/{file_of(name)}.png)" for name in dict.fromkeys(table["rule"])
     )
     return f"""# Portraits of Hebbian rules
 
 Made by `python -m altprop.bench.hebbian_portraits` (this page too). Each rule by its contender of the comparison
-(convolutions: of {channels} channels; Hebbian PCA: {study.units} units in one block, by Sanger's rule, so that each has
-a component), {study.epochs} epochs, seed {study.seed}; test accuracy of its readout at the end, as a hint at what its
-units are worth (the [family's page](hebbian_family.md) compares, with seeds and controls). Dead: units that never won a
-patch in the whole of training.
+(Hebbian PCA: {study.units} units in one block, by Sanger's rule, so that each has a component), {study.epochs} epochs,
+seed {study.seed}; test accuracy of its readout at the end, as a hint at what its units are worth (the [family's
+page](hebbian_family.md) compares, with seeds and controls). Dead: units that never won a patch in the whole of
+training.
 
 {markdown(["rule", "data", *columns[2:]], shown.to_numpy().tolist())}
 

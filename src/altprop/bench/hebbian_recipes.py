@@ -21,8 +21,7 @@ RULES = ("hebbian-pca", "lateral-pca", "hebbian-ica", "competitive", "krotov-hop
 
 def beside_random(chosen: Contender, control: Contender) -> list[Contender]:
     """A contender, and another with its body frozen."""
-    still = frozen(control, "")
-    return [chosen, replace(still, optimizer=control.optimizer, card=replace(still.card, tuning=control.card.tuning))]
+    return [chosen, frozen(control, "", control.optimizer)]
 
 
 def perceptron(setting: Setting) -> list[Contender]:
