@@ -295,8 +295,33 @@ def test_what_cannot_be_converted_is_named(build: Callable[[], nn.Module], named
     assert not any(isinstance(m, FeedbackLinear) for m in model["part"].modules())
 
 
+def test_layers_beside_a_parameter_of_the_modules_own_are_converted() -> None:
+    class Layerscale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.scale = nn.Linear(3, 4), nn.Linear(4, 2), nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.scale * self.first(x))
+
+    with pytest.raises(UsageError, match=r"those of the model \(a Layerscale, .* leave=True"):
+        altprop.convert(Layerscale(), "usf")
+    model = altprop.convert(nn.Sequential(nn.Linear(3, 3), Layerscale()), "usf", leave=True)
+    assert [type(m) for m in model.modules() if isinstance(m, nn.Linear)] == [FeedbackLinear] * 3
+
+
+def test_weights_and_their_feedback_have_gradients_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    altprop.convert(model, "kolen-pollack")
+    model(torch.randn(5, 3)).sum().backward()
+    weight, feedback = model[1].weight.grad, model[1].feedback.weight.grad
+    assert torch.equal(weight, feedback) and weight.data_ptr() != feedback.data_ptr()
+
+
 def test_bad_requests() -> None:
     with pytest.raises(UsageError, match="did you mean 'usf'"):
         altprop.convert(Small(), "usff")
+    with pytest.raises(UsageError, match=r"train altprop.blocks\(model\) by it, or convert by one of feedback-al"):
+        altprop.convert(Small(), "direct-feedback-alignment")
     with pytest.raises(UsageError, match="could learn so"):
         altprop.convert(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), "usf")

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop.errors import UsageError
+from altprop.rules import places
 from altprop.rules.feedback.signs import glorot, signed, sizes
-from altprop.rules.feedback.ways import FeedbackConv2d, FeedbackLinear, parts, random_like
+from altprop.rules.feedback.ways import FeedbackConv2d, FeedbackLinear, parts, random_like, root_mean_square
 
 Model = TypeVar("Model", bound=nn.Module)
 SIGNS: dict[str, Literal["unit", "fixed", "batch"]] = {"usf": "unit", "frsf": "fixed", "brsf": "batch"}
@@ -69,7 +70,7 @@ class Signed(nn.Module):
 
 def size(weight: Tensor) -> Float[Tensor, ""]:
     """The root mean square of the weights; Glorot's standard deviation if they are zero."""
-    found = weight.detach().square().mean().sqrt()
+    found = root_mean_square(weight)
     return torch.where(found > 0.0, found, glorot(weight))
 
 
@@ -98,6 +99,11 @@ def convert(
     Raises UsageError for a rule that there is not, a model without such layers, and, unless `leave`, for parts with
     other weights, which it names.
     """
+    if rule not in RULES and rule in places():
+        raise UsageError(
+            f"convert(model, {rule!r}): this rule teaches blocks in a row, and a model of any form has none; train "
+            f"altprop.blocks(model) by it, or convert by one of {', '.join(RULES)}"
+        )
     if rule not in RULES:
         near = difflib.get_close_matches(rule, RULES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(RULES)}"

@@ -111,6 +111,7 @@ class Rule(nn.Module):
         self.schedule = schedule
         self.generator = generator if generator is not None else torch.Generator().manual_seed(0)
         self.progress = 0.0
+        self._batches = 0
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self._host: tuple[Rule, str] | None = None
         self._optimizer = optimizer
@@ -190,6 +191,7 @@ class Rule(nn.Module):
     def step(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "labels ..."] | None = None) -> Metrics:
         """Learn from one batch: x (batch, *input_shape) and labels y (batch,), int64."""
         check_batch(self, x, y)
+        self._batches += 1
         self.train()
         try:
             return self.learn(x, y)
@@ -197,6 +199,12 @@ class Rule(nn.Module):
             if "does not require grad" not in str(error):
                 raise
             raise UsageError(f"{type(self).__name__}: {NO_DERIVATIVE}") from error
+
+    @property
+    def looking(self) -> bool:
+        """Whether this batch, the 1st, 2nd, 4th, 8th, ..., is one at which a rule looks whether all is well."""
+        batches = self._batches if self._host is None else self._host[0]._batches
+        return batches & (batches - 1) == 0
 
     # The only two writers of parameters.
 
@@ -297,8 +305,8 @@ def passage(net: nn.Sequential, problem: Problem) -> list[tuple[int | None, ...]
     """A sample's shape before the first block and behind each; or why it does not go through, in words."""
     try:
         return [problem.input_shape, *nets.shapes(net, problem.input_shape)]
-    except (RuntimeError, ValueError, IndexError) as error:
-        return f"a sample of shape {problem.input_shape} does not go through its blocks ({str(error).splitlines()[0]})"
+    except RuntimeError as error:
+        return f"a sample of shape {problem.input_shape} does not go through its blocks ({error})"
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

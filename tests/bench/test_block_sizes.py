@@ -37,7 +37,7 @@ def test_the_study_is_published(tmp_path: Path) -> None:
     assert "| local-classifier | 4 |" in text and "one block a module" in text
 
 
-def test_the_verdict_names_the_controls_that_are_better_for_less() -> None:
+def test_the_verdict_names_the_controls_that_need_less_and_compares_seed_by_seed() -> None:
     rows = [
         ("local-classifier", 1, 0.9, 100, 100),
         ("local-classifier", 2, 0.95, 200, 200),
@@ -45,5 +45,9 @@ def test_the_verdict_names_the_controls_that_are_better_for_less() -> None:
         ("accumulated-backprop", 0, 0.97, 150, 100),
     ]
     table = pd.DataFrame(rows, columns=["rule", "block_size", "test", "peak_bytes", "large_peak_bytes"])
+    table = pd.concat([table.assign(seed=seed, test=table["test"] + 0.05 * seed) for seed in range(3)])
     assert block_sizes.verdict(table, "peak_bytes").startswith("no control")
-    assert block_sizes.verdict(table, "large_peak_bytes").endswith("in no more bytes: accumulated-backprop.")
+    said = block_sizes.verdict(table, "large_peak_bytes")
+    assert said.endswith("accumulated-backprop (+7.00 points of accuracy, +7.00 to +7.00: more accurate).")
+    apart = (table["rule"] == "accumulated-backprop") * (table["seed"] - 1) * 0.2
+    assert "within chance" in block_sizes.verdict(table.assign(test=table["test"] + apart), "large_peak_bytes")

@@ -30,6 +30,7 @@ def small(**options: Any) -> CompetitiveLearning:
         ({"homeostasis": -1.0}, "a homeostasis not below it"),
         ({"neighbours": -1.0}, r"neighbours=-1.0, .* a width not below 0"),
         ({"neighbours": 1.0, "average": "history"}, 'with neighbours average="wins" or "patches"'),
+        ({"competition": "soft", "average": "history"}, "a soft competition has no winners"),
         ({"settle": 0.0}, "it must be above 0"),
         ({"readout": "vote"}, "choose one of softmax"),
         ({"penalty": 0.0}, "a positive penalty"),

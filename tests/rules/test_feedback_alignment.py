@@ -187,6 +187,22 @@ def test_decay_follows_the_schedule() -> None:
     torch.testing.assert_close((rule.layer(1).weight - rule.back(1)).detach(), before * (1 - 0.1 * 0.25))
 
 
+def test_clipping_feedback_does_not_clip_the_weights() -> None:
+    """Hooks on a part's optimizer may write gradients in place."""
+
+    def clip(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad.zero_()
+
+    rules = [KolenPollack(mlp(), optimizer=SGD, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    rules[1].optimizers["feedback"].register_step_pre_hook(clip)
+    x, y = batch(9, 6)
+    for rule in rules:
+        rule.step(x, y)
+    assert all(torch.equal(p, q) for p, q in zip(rules[0].net.parameters(), rules[1].net.parameters(), strict=True))
+    assert not torch.equal(rules[0].feedback["1"], rules[1].feedback["1"])
+
+
 def test_claims_of_fixed_magnitudes_say_that_they_are_kept() -> None:
     assert not SignSymmetry.claims.training_only and not SignSymmetry(mlp()).claims.training_only
     assert SignSymmetry(mlp(), magnitudes="fixed").claims.training_only

@@ -1,15 +1,18 @@
 """What Hebbian PCA says of bad input, and what it leaves alone; its updates are compared in `altprop.oracles`."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.hebbian.lateral_pca import LateralPCA
+from altprop.rules.hebbian.patches import patches, power
 from altprop.rules.hebbian.pca import HebbianPCA
 
 BOTH = pytest.mark.parametrize("kind", [HebbianPCA, LateralPCA])
@@ -70,6 +73,58 @@ def test_more_units_than_the_rank_are_said_so(kind: type) -> None:
     x[:, 2:] = x[:, :1]
     with pytest.warns(UserWarning, match="has 4 units, and its input only rank 2"):
         rule_on(kind).step(x, y)
+
+
+def test_small_batches_are_gathered_until_they_tell() -> None:
+    rule = rule_on(inputs="as they are")
+    with pytest.warns(UserWarning, match="not centred"):
+        for _ in range(3):
+            rule.step(*batch(6, shift=5.0))
+    x, y = batch(6)
+    x[:, 2:] = x[:, :1]
+    rule = rule_on()
+    rule.step(x, y)
+    rule.step(x, y)
+    with pytest.warns(UserWarning, match="has 4 units, and its input only rank"):
+        rule.step(x, y)
+
+
+def test_more_units_than_inputs_are_said_so() -> None:
+    rule = HebbianPCA(nets.mlp([8, 30]), Problem((8,), 3))
+    with pytest.warns(UserWarning, match="has 30 units, and its input only rank 8"):
+        rule.step(*batch(16))
+
+
+def test_the_mean_square_of_patches_bounds_their_largest_eigenvalue() -> None:
+    """Images with empty borders, through an unpadded kernel: borders are seen less often than the middle."""
+    x = torch.zeros(4, 1, 12, 12, dtype=torch.float64)
+    x[:, :, 3:9, 3:9] = 1.0
+    layer = nn.Conv2d(1, 2, 5).double()
+    rows = patches(layer, x)
+    found = float(power(layer, x))
+    assert found == pytest.approx(float(rows.square().sum(1).mean()))
+    assert found > float(torch.linalg.eigvalsh(rows.T @ rows / len(rows))[-1]) > float(x.square().mean() * 25)
+
+
+@pytest.mark.parametrize("update", ["apex", "similarity-matching"])
+def test_units_settle_once_a_step(update: str) -> None:
+    rule = rule_on(LateralPCA, update=update)
+    solved = "aten.linalg_solve_triangular" if update == "apex" else "aten._linalg_solve_ex"
+    with Counter() as counter:
+        rule.step(*batch())
+    assert sum(name.startswith(solved) for name in counter.names) == 1
+
+
+class Counter(TorchDispatchMode):
+    """The names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 @BOTH

@@ -53,6 +53,11 @@ def test_more_modules_need_less_memory() -> None:
     assert half < 0.85 * whole and quarter < 0.85 * half
 
 
+def test_modules_of_one_block_need_no_derivative_through_two_and_their_memory_is_flat() -> None:
+    findings = audit(lambda net, problem, g: InfoPro(net, problem, generator=g, modules=len(net)))
+    assert not [finding for finding in findings if not finding.holds]
+
+
 @pytest.mark.parametrize("options", [{"modules": 1}, {"loss": "contrastive"}], ids=["whole net", "contrastive"])
 def test_the_claims_hold_for_other_options(options: dict[str, object]) -> None:
     findings = audit(lambda net, problem, g: InfoPro(net, problem, generator=g, **options))

@@ -109,6 +109,16 @@ def test_frozen_and_empty_modules_are_passed_through_in_either_order() -> None:
         assert all(p.grad is None for p in rule.parameters())
 
 
+@pytest.mark.parametrize("order", ["greedy", "simultaneous"])
+def test_a_net_that_is_frozen_whole_reports_its_loss(order: str) -> None:
+    net = nets.mlp([6, 5, 4], classes=3).requires_grad_(False)
+    x, y = torch.randn(7, 6), torch.arange(7) % 3
+    rule = LocalClassifier(net, Problem((6,), 3), order=order)
+    for part in list(rule.optimizers):  # heads, too
+        rule.optimizers.pop(part)
+    assert float(rule.step(x, y)["loss"]) > 0.0
+
+
 def test_a_frozen_output_block_still_reports_its_loss() -> None:
     net = nets.mlp([6, 8], classes=4)
     net[-1].requires_grad_(False)

@@ -21,6 +21,7 @@ def net() -> nn.Sequential:
     return nets.mlp([6, 8, 7], classes=3, act="tanh", generator=torch.Generator().manual_seed(0)).double()
 
 
+@pytest.mark.filterwarnings("ignore:.*only rank")
 def test_it_is_its_two_rules() -> None:
     whole, apart = net(), net()
     plain = {"inputs": "as they are", "optimizer": SGD}
@@ -58,6 +59,23 @@ def test_a_convolution_below() -> None:
     assert not any(torch.equal(p, q) for p, q in zip(moved, before, strict=True))
 
 
+def test_the_rule_above_decays_by_the_schedule() -> None:
+    rule = Mixed(net(), above="kolen-pollack", upper={"decay": 0.1}, optimizer=SGD, schedule=lambda progress: 0.0)
+    before = [p.detach().clone() for p in rule.parameters()]
+    rule.step(torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1]))
+    assert all(torch.equal(p, q) for p, q in zip(rule.parameters(), before, strict=True))
+
+
+def test_greedy_blocks_above_have_the_whole_schedule_each() -> None:
+    greedy = {"order": "greedy"}
+    rule = Mixed(net(), above="local-classifier", upper=greedy, optimizer=SGD, schedule=lambda progress: 1.0 - progress)
+    rule.progress = 0.25  # half of the first block's turn
+    rule.step(torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1]))
+    assert rule.optimizers["above/blocks.0"].param_groups[0]["lr"] == 0.05
+    assert rule.optimizers["above/blocks.1"].param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*only rank")
 @pytest.mark.parametrize("options", [{"above": "backprop", "below": "competitive"}, {"above": "local-classifier"}])
 def test_what_it_says_of_itself_depends_on_the_rule_above(options: dict[str, str]) -> None:
     def make(net: nn.Sequential, problem: Problem, generator: torch.Generator) -> Mixed:

@@ -11,6 +11,7 @@ from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Problem
 from altprop.rules.hebbian.soft_hebb import SoftHebb
+from altprop.rules.hebbian.soft_hebb_presets import PRESETS
 
 SGD = {"blocks": partial(torch.optim.SGD, lr=0.1), "head": partial(torch.optim.SGD, lr=0.1)}
 
@@ -143,3 +144,35 @@ def test_nets_have_the_shapes_of_the_paper() -> None:
 def test_nets_that_cannot_be(make: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar-1", 32), ("cifar-2", 32), ("cifar", 32), ("stl", 96), ("stl-4", 96),
+                                            ("imagenet", 160)])  # fmt: skip
+def test_presets_build_and_learn(name: str, size: int) -> None:
+    problem = Problem((3, size, size), 4)
+    rule = SoftHebb.preset(name, problem, width=1 / 48, readout="class-mean")
+    own = PRESETS[name]
+    layers = [nets.affine(rule.net[i]) for i in rule.layers]
+    assert [layer.out_channels for layer in layers] == [round(n / 48) for n in own.channels]
+    rates = [rule.optimizers[f"blocks.{i}"].param_groups[0]["lr"] for i in rule.layers]
+    assert tuple(rates) == own.rates and tuple(rule.inverse_temperature.values()) == own.inverse_temperature
+    assert rule.power == own.power
+    before = [layer.weight.detach().clone() for layer in layers]
+    x, y = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(2)
+    rule.step(x, y)
+    assert not any(torch.equal(layer.weight, w) for layer, w in zip(layers, before, strict=True))
+    assert rule(x).shape == (2, 4)
+
+
+def test_a_preset_of_the_authors_width_is_their_net() -> None:
+    rule = SoftHebb.preset("cifar", Problem((3, 32, 32), 10), power=0.2)
+    own = nets.soft_hebb((3, 32, 32))
+    assert [p.shape for p in rule.net.parameters()] == [p.shape for p in own.parameters()] and rule.power == 0.2
+    assert repr(rule.net) == repr(own)
+
+
+def test_presets_that_there_are_not() -> None:
+    with pytest.raises(UsageError, match="choose one of cifar-1, cifar-2, cifar, stl"):
+        SoftHebb.preset("mnist", Problem((1, 28, 28), 10))
+    with pytest.raises(UsageError, match="give a width above 0"):
+        SoftHebb.preset("cifar", Problem((3, 32, 32), 10), width=0.0)

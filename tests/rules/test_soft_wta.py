@@ -247,8 +247,9 @@ def test_inputs_without_any_signal_do_no_harm() -> None:
         (nets.conv([1, 8, 8], [2]), Problem((1, 8, 8), 3), "not supported yet"),
         (nn.Sequential(nn.Flatten()), Problem((4,), 3), "needs a linear block"),
         (nn.Sequential(*nets.mlp([4, 5]), nn.LayerNorm(5)), Problem((4,), 3), "block 1 has parameters"),
+        (nets.mlp([4, 5]), Problem((7, 4), 3), "sees .7, 4. for a sample, and this rule learns from rows"),
     ],
-    ids=["output block", "regression", "convolution", "nothing to learn", "another kind of block"],
+    ids=["output block", "regression", "convolution", "nothing to learn", "another kind of block", "sequence"],
 )
 def test_says_what_it_does_not_support(net: nn.Sequential, problem: Problem, words: str) -> None:
     with pytest.raises(UsageError, match=words):

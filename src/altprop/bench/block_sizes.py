@@ -20,7 +20,7 @@ from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
 from altprop.bench.publish import markdown, write_page
-from altprop.bench.stats import interval
+from altprop.bench.stats import interval, paired
 from altprop.bench.teaching import teach
 from altprop.bench.train import Process
 from altprop.report import knobs
@@ -124,17 +124,17 @@ number is given.
 
 
 def verdict(table: pd.DataFrame, column: str) -> str:
-    """Which controls need no more of these bytes than the smallest module and are more accurate, from the rows."""
-    means = table.groupby(["rule", "block_size"])[["test", column]].mean().reset_index()
-    (local,) = means[(means["rule"] == "local-classifier") & (means["block_size"] == 1)].to_dict("records")
-    better = [
-        row["rule"]
-        for row in means[means["block_size"] == 0].to_dict("records")
-        if row["test"] > local["test"] and row[column] <= local[column]
-    ]
-    if better:
-        return f"more accurate than one block a module, in no more bytes: {'; '.join(better)}."
-    return "no control is more accurate than one block a module in no more bytes."
+    """Which controls need no more of these bytes than the smallest module, and how accurate they are beside it."""
+    local = table[(table["rule"] == "local-classifier") & (table["block_size"] == 1)]
+    found = []
+    for rule, own in table[table["block_size"] == 0].groupby("rule", sort=False):
+        if own[column].mean() <= local[column].mean():
+            gap, low, high = (100 * value for value in paired(own, local, "test"))
+            words = "more accurate" if low > 0 else "less accurate" if high < 0 else "within chance"
+            found.append(f"{rule} ({gap:+.2f} points of accuracy, {low:+.2f} to {high:+.2f}: {words})")
+    if found:
+        return f"controls that need no more bytes than one block a module: {'; '.join(found)}."
+    return "no control needs as few bytes as one block a module."
 
 
 def run(study: Study, output: Path) -> None:

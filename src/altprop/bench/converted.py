@@ -118,7 +118,7 @@ def measure(study: Study, console: Console) -> Iterator[dict[str, object]]:
                     found = {
                         s: accuracy(model, getattr(data, s), None, torch.device("cpu")) for s in ("validation", "test")
                     }
-            degrees = list(angles(model).values())
+            degrees = list(angles(model).values())[1:]  # no error goes down through the first layer
             row = {"rule": rule, "seed": seed, "rate": setting.rate, "decay": setting.decay, **found,
                    "angle": sum(degrees) / len(degrees) if degrees else 0.0, "seconds": seconds}  # fmt: skip
             console.print(row)

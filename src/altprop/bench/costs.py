@@ -24,7 +24,7 @@ from altprop.bench.contenders import contender
 from altprop.bench.evaluate import accuracy
 from altprop.bench.publish import markdown, write_page
 from altprop.bench.speed import ratio, seconds
-from altprop.bench.stats import interval
+from altprop.bench.stats import interval, paired
 from altprop.bench.teaching import trained
 from altprop.bench.train import Process
 from altprop.report.replace import replaced
@@ -164,8 +164,10 @@ def verdicts(own: pd.DataFrame) -> list[str]:
     for column, words in COLUMNS.items():
         ahead = {rule: row[column] if column == "test" else -row[column] for rule, row in means.items()}
         best, rival = (max(names, key=ahead.__getitem__) for names in (others, controls))
-        gap = ahead[best] - ahead[rival]
-        verdict = "better than" if gap > 0 else "no better than" if gap == 0 else "worse than"
+        low = high = ahead[best] - ahead[rival]  # counts do not vary from seed to seed
+        if column == "test":
+            _, low, high = paired(own[own["rule"] == best], own[own["rule"] == rival], column)
+        verdict = "better than" if low > 0 else "worse than" if high < 0 else "no better than"
         plain = means["backprop"][column]
         one, other = (shown(column, means[rule][column], plain) for rule in (best, rival))
         found.append(

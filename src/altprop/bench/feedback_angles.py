@@ -47,8 +47,9 @@ class Study:
     partial_epochs: int = 2
     seeds: int = 3
     looks: int = 12
-    rules: tuple[str, ...] = ("feedback-alignment", "kolen-pollack", "weight-mirror", "direct-feedback-alignment",
-                              "direct-kolen-pollack")  # fmt: skip
+    rules: tuple[str, ...] = ("feedback-alignment", "sign-symmetry", "kolen-pollack", "weight-mirror",
+                              "direct-feedback-alignment", "sign-direct-feedback-alignment",
+                              "direct-random-target-projection", "direct-kolen-pollack")  # fmt: skip
     partial: tuple[str, ...] = ("direct-feedback-alignment", "feedback-alignment", "backprop")
     depth: int = 5
 
@@ -160,8 +161,9 @@ def of_some(table: pd.DataFrame, folder: Path) -> str:
         rows.append([str(rule), f"{blocks} {where}".strip(), f"{mean:.2f} %", f"{low:.2f} to {high:.2f}"])
     return f"""## Feedback in only some of five blocks
 
-784 and five hidden blocks of 256; the hidden blocks that get no feedback stay as they were drawn, and the output block
-learns always.
+784 and five hidden blocks of 256; the hidden blocks that do not learn stay as they were drawn, and the output block
+learns always. Counted from the input, the error of feedback alignment and backpropagation still comes down through the
+blocks that do not learn; that of direct feedback alignment goes past them.
 
 {markdown(["rule", "hidden blocks that learn", "test", "interval"], rows)}
 

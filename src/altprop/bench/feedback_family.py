@@ -41,7 +41,7 @@ def weight_mirror(setting: Setting) -> Contender:
 
 
 def sign_direct_feedback_alignment(setting: Setting) -> Contender:
-    return aligned("sign-direct-feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.05)
+    return aligned("sign-direct-feedback-alignment", setting, 3e-3 if setting.task == "digits" else 0.05, scale=2.0)
 
 
 def direct_kolen_pollack(setting: Setting) -> Contender:

@@ -58,9 +58,11 @@ def synchronise(device: torch.device) -> None:
 def cost(rule: Rule, x: Tensor, y: Tensor) -> Cost:
     """Trace a training step and a prediction, and put the rule back to where it was.
 
-    The second step is traced: the first one also creates the optimizers' state.
+    The third step is traced: the first one also creates the optimizers' state, and the first two do what is done ever
+    more seldom (whitening anew, looking for dead units).
     """
     state, random = rule.training_state(), torch.get_rng_state()
+    rule.step(x, y)
     rule.step(x, y)
     with Trace(named_tensors(rule)) as step:
         rule.step(x, y)

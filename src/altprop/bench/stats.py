@@ -45,6 +45,11 @@ def interval(values: Sequence[float] | np.ndarray | pd.Series[float]) -> tuple[f
     return mean, mean - half, mean + half
 
 
+def paired(one: pd.DataFrame, other: pd.DataFrame, column: str) -> tuple[float, float, float]:
+    """`interval` of the differences one - other, seed by seed; both have one row a seed."""
+    return interval((one.set_index("seed")[column] - other.set_index("seed")[column]).to_numpy())
+
+
 def interval_of_all(values: Sequence[float] | np.ndarray | pd.Series[float]) -> tuple[float, float, float]:
     """`interval`, but NaNs if one of the values is: what diverged once has no mean."""
     found = np.asarray(values, dtype=float)

@@ -2,7 +2,7 @@
 
 from altprop.nets.analogue import NoisyLinear
 from altprop.nets.black_box import BlackBox, black_box
-from altprop.nets.block import Block, affine, input_shape, output_layer, shapes
+from altprop.nets.block import Block, affine, after, input_shape, onward, output_layer, shapes
 from altprop.nets.boxed import boxed
 from altprop.nets.conv import conv, vgg8b
 from altprop.nets.curves import Curves
@@ -45,6 +45,7 @@ __all__ = [
     "Triangle",
     "Whiten",
     "affine",
+    "after",
     "black_box",
     "blocks",
     "boxed",
@@ -56,6 +57,7 @@ __all__ = [
     "local",
     "mlp",
     "observe",
+    "onward",
     "output_layer",
     "rates",
     "recurrent_spiking",

@@ -1,6 +1,6 @@
 """A block: the unit of locality. Derivatives may be taken inside one, never through two."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -45,6 +45,20 @@ class Block(nn.Module):
             if part is not None:
                 x = part(x)
         return x
+
+
+def after(block: nn.Module, u: Tensor) -> Tensor:
+    """What a block makes of its layer's output u, which stays as it is."""
+    return onward((block.norm, block.activation, block.pool), u) if isinstance(block, Block) else u
+
+
+def onward(parts: Iterable[nn.Module | None], u: Tensor) -> Tensor:
+    """What these parts, one after another, make of u; what they would write in place, they write into a copy."""
+    for part in parts:
+        if part is not None:
+            writes = any(getattr(module, "inplace", False) for module in part.modules())
+            u = part(u.clone() if writes else u)
+    return u
 
 
 def activation(name: str) -> nn.Module:
@@ -97,10 +111,20 @@ def shapes(net: nn.Sequential, sample: tuple[int | None, ...]) -> list[tuple[int
     try:
         net.eval()
         found = []
-        for block in net:
-            h = block(h)
+        for i, block in enumerate(net):
+            h = _sent(i, block, h)
             found.append(tuple(h.shape[1:]))
     finally:
         for module, mode in modes.items():
             module.training = mode
     return found
+
+
+def _sent(i: int, block: nn.Module, h: Tensor) -> Tensor:
+    try:
+        out: Tensor = block(h)
+    except (RuntimeError, ValueError, IndexError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        hint = "; take a smaller kernel, more padding or larger images" if "ernel size" in said else ""
+        raise RuntimeError(f"block {i} does not take {tuple(h.shape[1:])}: {said}{hint}") from error
+    return out

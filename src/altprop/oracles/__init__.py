@@ -79,6 +79,7 @@ ORACLES: dict[str, tuple[str, ...]] = {
     "direct-feedback-alignment": (
         "altprop.oracles.feedback:direct_by_hand",
         "altprop.oracles.feedback:direct_in_a_linear_net",
+        "altprop.oracles.feedback:direct_feedback_alignment_aligns",
     ),
     "sign-direct-feedback-alignment": ("altprop.oracles.feedback:signs_by_hand",),
     "direct-kolen-pollack": (
@@ -86,6 +87,7 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.feedback:direct_kolen_pollack_shrinks",
     ),
     "direct-random-target-projection": ("altprop.oracles.feedback:targets_know_nothing_of_the_output",),
+    "soft-wta": ("altprop.oracles.competitive:soft_winner_take_all_equals_samples_one_by_one",),
     "soft-hebb": (
         "altprop.oracles.competitive:soft_hebb_equals_samples_one_by_one",
         "altprop.oracles.competitive:norms_of_soft_hebb_come_to_one",
@@ -93,6 +95,7 @@ ORACLES: dict[str, tuple[str, ...]] = {
     ),
     "competitive": (
         "altprop.oracles.competitive:competitive_learning_equals_samples_one_by_one",
+        "altprop.oracles.competitive:averages_of_competitive_learning_equal_samples_one_by_one",
         "altprop.oracles.competitive:competitive_learning_equals_its_surrogate",
         "altprop.oracles.competitive:winner_take_all_is_k_means",
         "altprop.oracles.kernels:maps_equal_samples_one_by_one",

@@ -17,6 +17,7 @@ from altprop.rules.hebbian.competitive import CompetitiveLearning
 from altprop.rules.hebbian.krotov_hopfield import KrotovHopfield
 from altprop.rules.hebbian.patches import Layer
 from altprop.rules.hebbian.soft_hebb import SoftHebb
+from altprop.rules.hebbian.soft_wta import SoftWTA
 
 LAYERS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -158,6 +159,32 @@ def competitive_learning_equals_samples_one_by_one() -> Iterator[Check]:
             yield from against(CompetitiveLearning, one_by_one(shares, drawn), f"{name}, soft, {pull}", **options)
 
 
+def averages_of_competitive_learning_equal_samples_one_by_one() -> Iterator[Check]:
+    """Means over what each unit won, in this batch or ever, and thresholds, in plain loops over two batches."""
+    for average in ("wins", "history"):
+        for name, arguments in LAYERS.items():
+            options: dict[str, Any] = {"average": average, "homeostasis": 0.5, "similarity": "distance"}
+            rule, layer, x = subject(CompetitiveLearning, *made(arguments), **options)
+            layer.weight.data[4] += 10.0  # too far to win anything
+            w, thresholds, ever = layer.weight.detach().flatten(1).clone(), torch.zeros(5).double(), [0] * 5
+            for inputs in (x, 0.7 * x.flip(0) + 0.1):
+                won: list[list[Tensor]] = [[] for _ in range(5)]
+                rows = patches(layer, inputs)
+                for sample in rows:
+                    won[int((distance(w, sample) - thresholds).argmax())].append(sample)
+                for k, mine in enumerate(won):
+                    ever[k] += len(mine)
+                    size = len(mine) if average == "wins" else ever[k]
+                    if mine:
+                        w[k] += torch.stack([sample - w[k] for sample in mine]).sum(0) / size
+                    thresholds[k] += 0.5 * (len(mine) / len(rows) - 1 / 5)
+                rule.absorb(inputs)
+            yield Check(f"{average}, {name}: weights", apart(layer.weight.detach().flatten(1), w), 1e-12)
+            found = rule.get_buffer("thresholds_0")
+            yield Check(f"{average}, {name}: thresholds", apart(found, thresholds), 1e-12)
+            yield Check(f"{average}, {name}: wins of a unit that is far away", float(ever[4]), 0.0)
+
+
 def competitive_learning_equals_its_surrogate() -> Iterator[Check]:
     """Its change, and autograd of Miconi's surrogate: half the squared response whose value is overwritten."""
     for name, arguments in LAYERS.items():
@@ -220,22 +247,22 @@ def norms_of_soft_hebb_come_to_one() -> Iterator[Check]:
         settled(rule, clusters, 1000)
         error = float((layer.weight.detach().norm(dim=1) - 1).abs().max())
         yield Check(f"norms and 1, soft, from {start}", error, 1e-3)
-    layer = on_sphere(20, 16, 5.0)
-    rule, _, _ = subject(SoftHebb, layer, (16,), competition="signed", inverse_temperature=1.0)
-    rule.optimizers["blocks.0"].param_groups[0]["lr"] = 0.3
-    settled(rule, clusters, 1500)
-    w = layer.weight.detach()
-    cosines = nn.functional.normalize(w) @ torch.linalg.qr(draw(16, 16, seed=5)).Q[:12].T
-    winning = torch.bincount((clusters(0, 512) @ w.T).argmax(1), minlength=20) > 0
-    error = float((w.norm(dim=1) - 1).abs()[winning].max())
-    yield Check("norms of winners and 1, signed", error, 1e-2)
-    yield Check(
-        "least cosine of a cluster with its nearest unit, signed", float(cosines.amax(0).min()), 0.9, "at least"
-    )
+    for seed in (3, 4):
+        layer = on_sphere(20, 16, 5.0, seed)
+        rule, _, _ = subject(SoftHebb, layer, (16,), competition="signed", inverse_temperature=1.0)
+        rule.optimizers["blocks.0"].param_groups[0]["lr"] = 0.3
+        settled(rule, clusters, 1500)
+        w = layer.weight.detach()
+        cosines = nn.functional.normalize(w) @ torch.linalg.qr(draw(16, 16, seed=5)).Q[:12].T
+        winning = torch.bincount((clusters(0, 512) @ w.T).argmax(1), minlength=20) > 0
+        error = float((w.norm(dim=1) - 1).abs()[winning].max())
+        yield Check(f"norms of winners and 1, signed, start {seed}", error, 1e-2)
+        nearest = float(cosines.amax(0).min())
+        yield Check(f"least cosine of a cluster with its nearest unit, signed, start {seed}", nearest, 0.9, "at least")
 
 
-def on_sphere(units: int, inputs: int, norm: float) -> nn.Linear:
-    return with_weights(norm * nn.functional.normalize(draw(units, inputs, seed=3)))
+def on_sphere(units: int, inputs: int, norm: float, seed: int = 3) -> nn.Linear:
+    return with_weights(norm * nn.functional.normalize(draw(units, inputs, seed=seed)))
 
 
 def with_weights(w: Tensor) -> nn.Linear:
@@ -295,6 +322,7 @@ def krotov_hopfield_equals_samples_one_by_one() -> Iterator[Check]:
 def norms_of_krotov_hopfield() -> Iterator[Check]:
     """The p-norm of units that win comes to 1; that of a unit that only unlearns stays, or grows without bound."""
     for norm in (2.0, 3.0):
+        yield from unlearning(norm)
         layer = on_sphere(20, 16, 1.5)
         rule, _, _ = subject(KrotovHopfield, layer, (16,), norm=norm)
         rule.optimizers["blocks.0"].param_groups[0]["lr"] = 0.05
@@ -304,19 +332,23 @@ def norms_of_krotov_hopfield() -> Iterator[Check]:
         q = clusters(0, 512) @ (w.sign() * w.abs().pow(norm - 1)).T
         winning = torch.bincount(q.argmax(1), minlength=20) > 5
         yield Check(f"sum of |w|^{norm:g} of winners, and 1", float((sums[winning] - 1).abs().max()), 2e-2)
+
+
+def unlearning(norm: float) -> Iterator[Check]:
+    """How the p-norm of a unit that only unlearns changes by a sample."""
     w = on_sphere(5, 16, 2.0).weight.detach()
     x = nn.functional.normalize(w[0] + w[1], dim=0)[None]  # which wins between its two nearest units
+    along = w.sign() * w.abs() ** (norm - 1)
+    loser = int((x @ along.T).topk(2).indices[0, 1])
     for losers in ("sphere", "free"):
-        layer = on_sphere(5, 16, 2.0)
-        rule, _, _ = subject(KrotovHopfield, layer, (16,), losers=losers, norm=3.0)
+        rule, layer, _ = subject(KrotovHopfield, on_sphere(5, 16, 2.0), (16,), losers=losers, norm=norm)
         with torch.no_grad():
             change = rule.change(0, layer, x, layer(x))
-        growth = (layer.weight.detach().sign() * layer.weight.detach().square() * change).sum(1)
-        loser = (x @ (w.sign() * w.square()).T).topk(2).indices[0, 1]
+        growth = float((along * change).sum(1)[loser])
         if losers == "sphere":
-            yield Check("growth of a unit that unlearns, on the sphere", abs(float(growth[loser])), 1e-12)
+            yield Check(f"growth of a unit that unlearns, |w|^{norm:g}, on the sphere", abs(growth), 1e-12)
         else:
-            yield Check("growth of a unit that unlearns, free", float(growth[loser]), 0.1, "at least", control=True)
+            yield Check(f"growth of a unit that unlearns, |w|^{norm:g}, free", growth, 0.1, "at least", control=True)
 
 
 def patterns(labels: Tensor, step: int) -> Tensor:
@@ -339,15 +371,41 @@ def bcm_selects_one_of_two_patterns() -> Iterator[Check]:
 
 def bcm_equals_samples_one_by_one() -> Iterator[Check]:
     """Its change, and the sum over patches and units in plain loops."""
-    for competition in ("none", "hard"):
+    for competition, normalise in (("none", False), ("hard", False), ("hard", True)):
 
-        def naive(w: Tensor, x: Tensor, hard: bool = competition == "hard") -> Tensor:
+        def naive(w: Tensor, x: Tensor, hard: bool = competition == "hard", unit: bool = normalise) -> Tensor:
             y = torch.stack([(w @ v).clamp_min(0.0) * (hot(w @ v) if hard else 1.0) for v in x])
             theta = (y**2).mean(0)
             change = torch.zeros_like(w)
             for sample, response in zip(x, y, strict=True):
                 for k in range(len(w)):
                     change[k] += response[k] * (response[k] - theta[k]) * sample
-            return change / len(x)
+            return change / change.abs().max() if unit else change / len(x)
 
-        yield from against(BCM, naive, f"competition {competition}", competition=competition, normalise=False)
+        says = f"competition {competition}{', normalised' if normalise else ''}"
+        yield from against(BCM, naive, says, competition=competition, normalise=normalise)
+
+
+def soft_winner_take_all_equals_samples_one_by_one() -> Iterator[Check]:
+    """Its change, and what the winners of all columns leave unexplained of each sample, in plain loops."""
+    for columns in (1, 3):
+        layer = with_weights(draw(6, 8, seed=2))
+        net = nn.Sequential(nets.Block(layer, activation=nn.Identity()))
+        sgd = partial(torch.optim.SGD, lr=1.0)
+        rule = SoftWTA(net, Problem((8,), 3), columns=columns, inverse_temperature=4.0, optimizer=sgd)
+        x, w = draw(7, 8, seed=1), layer.weight.detach().clone()
+        rows = [(sample - sample.mean()) / (sample - sample.mean()).norm() for sample in x]
+        answers = []
+        for sample in rows:
+            u = w @ sample
+            shares = torch.cat([torch.softmax(4.0 * column, 0) for column in u.chunk(columns)])
+            answers.append(shares * u.clamp_min(0.0))
+        y = torch.stack(answers)
+        sizes = torch.stack([sum(row[k] * row.sum() for row in y) for k in range(6)])
+        change = torch.zeros_like(w)
+        for sample, row in zip(rows, y, strict=True):
+            left = sample - sum(row[j] * w[j] for j in range(6))
+            for k in range(6):
+                change[k] += row[k] * left / (sizes[k] + sizes.mean())
+        rule.block(0, x, rate=1.0)
+        yield Check(f"{columns} columns: change", apart(layer.weight.detach() - w, change), 1e-12)

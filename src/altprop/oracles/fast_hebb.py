@@ -148,11 +148,15 @@ def pca_equals_loops() -> Iterator[Check]:
             rule.absorb(x)
             found = (layer.weight.detach().flatten(1) - w) / RATE
             yield Check(f"{name}, {', '.join(map(str, options.values()))}: change", apart(found, change), 1e-12)
+    for name, layer, shape in layers():
+        for options in PCA:
+            rule, x = body(HebbianPCA, layer, shape, {"relative": False, **options}), batch(shape)
+            whole, one, other = (rule.change(0, layer, part, layer(part)).detach() for part in (x, x[:3], x[3:]))
+            yield Check(f"{name}, two halves, {options['update']}", apart((one + other) / 2, whole), 1e-12)
     layer = nn.Linear(7, 4, bias=False)
     for options in PCA:
         rule, x = body(HebbianPCA, layer, (7,), {"relative": False, **options}), batch((7,))
-        whole, one, other = (rule.change(0, layer, part, layer(part)).detach() for part in (x, x[:3], x[3:]))
-        yield Check(f"two halves, {options['update']}", apart((one + other) / 2, whole), 1e-12)
+        whole = rule.change(0, layer, x, layer(x)).detach()
         scaled = body(HebbianPCA, layer, (7,), options)
         size = float(sum((row**2).sum() for row in x)) / len(x)
         found = scaled.change(0, layer, x, layer(x)).detach() * size
@@ -186,7 +190,7 @@ def ica_equals_loops() -> Iterator[Check]:
         for options in ICA:
             rule = body(HebbianICA, layer, shape, options)
             assert isinstance(rule, HebbianICA)
-            rule._seen.add(0)  # six samples are not white
+            rule._first[0] = None  # six samples are not white
             w = layer.weight.detach().flatten(1).clone()
             expected = w + RATE * looped_ica(w, seen(layer, x), **options)
             if options["update"] == "one-unit":

@@ -74,17 +74,18 @@ def from_identity(w: Float[Tensor, "units inputs"]) -> float:
 
 def pca_equals_eigenvectors() -> Iterator[Check]:
     """Weights that learnt from samples against the eigenvectors of the covariance they were drawn from."""
-    rule, axes = learned(HebbianPCA, 0, update="oja")  # each unit for itself, from a start of its own
-    w = rule.net[0].affine.weight.detach()
-    yield Check("Oja, four starts: least |cos| to the first", float(cosines(w, axes)[:, 0].min()), 0.998, "at least")
-    yield Check("Oja, four starts: most | ||w|| - 1 |", float((w.norm(dim=1) - 1.0).abs().max()), 1e-3)
-    rule, axes = learned(HebbianPCA, 0, update="subspace")
-    w = rule.net[0].affine.weight.detach()
-    yield Check("subspace: sine to the first four", sine(w, axes), 0.03)
-    yield Check("subspace: rows from orthonormal", from_identity(w), 5e-4)
-    rule, axes = learned(HebbianPCA, 0, update="sanger")
-    found = cosines(rule.net[0].affine.weight.detach(), axes)
-    yield Check("Sanger: least |cos| of unit i to the i-th", float(found.diagonal().min()), 0.997, "at least")
+    for seed in range(3):
+        rule, axes = learned(HebbianPCA, seed, update="oja")  # each unit for itself, from a start of its own
+        w, says = rule.net[0].affine.weight.detach(), f"Oja, four starts, data {seed}"
+        yield Check(f"{says}: least |cos| to the first", float(cosines(w, axes)[:, 0].min()), 0.998, "at least")
+        yield Check(f"{says}: most | ||w|| - 1 |", float((w.norm(dim=1) - 1.0).abs().max()), 1e-3)
+        rule, axes = learned(HebbianPCA, seed, update="subspace")
+        w = rule.net[0].affine.weight.detach()
+        yield Check(f"subspace, data {seed}: sine to the first four", sine(w, axes), 0.03)
+        yield Check(f"subspace, data {seed}: rows from orthonormal", from_identity(w), 5e-4)
+        rule, axes = learned(HebbianPCA, seed, update="sanger")
+        least = float(cosines(rule.net[0].affine.weight.detach(), axes).diagonal().min())
+        yield Check(f"Sanger, data {seed}: least |cos| of unit i to the i-th", least, 0.997, "at least")
     rule, axes = learned(Reversed, 0, update="sanger")
     found = cosines(rule.net[0].affine.weight.detach(), axes)
     reverse = float(found.flip(1).diagonal().min())

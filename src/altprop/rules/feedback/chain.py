@@ -15,6 +15,7 @@ from altprop import nets
 from altprop.rule import Metrics, Problem, Rule
 from altprop.rules.feedback.ways import parts, through
 from altprop.rules.losses import losses, output_missing
+from altprop.rules.watch import check_units
 
 
 class Chain(Rule):
@@ -48,7 +49,8 @@ class Chain(Rule):
         assert y is not None
         above, h = set(self.above), x
         for i, block in enumerate(self.net):
-            h = passed(block, h, self.back(i)) if i in above else block(h)
+            before, h = h, passed(block, h, self.back(i)) if i in above else block(h)
+            check_units(self, i, before, h)
         loss = losses(h, y, self.problem.kind).mean()
         loss.backward()
         self.teach_feedback()
@@ -63,12 +65,7 @@ def passed(
     """The block's output; the error goes down through B in the place of its layer's weight."""
     layer = nets.affine(block)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
-    h = through(layer, x, b)
-    if isinstance(block, nets.Block):
-        for part in (block.norm, block.activation, block.pool):
-            if part is not None:
-                h = part(h)
-    return h
+    return nets.after(block, through(layer, x, b))
 
 
 def wayless(net: nn.Sequential) -> str | None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from altprop.rule import Rule
+from altprop.rules.watch import check_units
 
 
 @torch.enable_grad()
@@ -15,5 +16,6 @@ def waiting(rule: Rule, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         out = block(h)
         if f"blocks.{i}" in rule.optimizers:
             found[i] = out
+        check_units(rule, i, h, out)
         h = out.detach()
     return h, found

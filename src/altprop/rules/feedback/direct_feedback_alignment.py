@@ -18,11 +18,11 @@ Departures from the paper:
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Metrics, Problem, Rule
+from altprop.rules.feedback.direct import waiting
 from altprop.rules.losses import output_error, output_missing
 from altprop.rules.random_feedback import feed_back, feedback_to_blocks
 
@@ -63,23 +63,11 @@ class DirectFeedbackAlignment(Rule):
 
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         assert y is not None
-        scores, waiting = self._wait(x)
+        scores, blocks = waiting(self, x)
         loss, e = output_error(scores, y, self.problem.kind)
         e.div_(len(e))
-        for i in sorted(waiting):
+        for i in sorted(blocks):
             delta = e if i == len(self.net) - 1 else feed_back(e, self.get_buffer(f"feedback_{i}"))
-            waiting.pop(i).backward(delta)
+            blocks.pop(i).backward(delta)
             self.update(f"blocks.{i}")
         return {"loss": loss}
-
-    @torch.enable_grad()
-    def _wait(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """The scores, and the output of every block that learns, each a graph of its own that waits for the error."""
-        waiting = {}
-        h = x.detach()
-        for i, block in enumerate(self.net):
-            out = block(h)
-            if f"blocks.{i}" in self.optimizers:
-                waiting[i] = out
-            h = out.detach()
-        return h, waiting

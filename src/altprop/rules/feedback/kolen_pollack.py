@@ -80,7 +80,9 @@ class KolenPollack(Chain):
     def teach_feedback(self) -> None:
         for i in self.above:
             if self.layer(i).weight.requires_grad:
-                self.feedback.get_parameter(str(i)).grad = self.layer(i).weight.grad
+                gradient = self.layer(i).weight.grad
+                assert gradient is not None
+                self.feedback.get_parameter(str(i)).grad = gradient.clone()  # hooks may clip one in place
 
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
         metrics = super().learn(x, y)

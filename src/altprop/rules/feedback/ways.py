@@ -103,11 +103,16 @@ def through(
     return conv2d(layer, x, b) if isinstance(layer, nn.Conv2d) else linear(x, layer.weight, layer.bias, b)
 
 
+def root_mean_square(weight: Tensor) -> Float[Tensor, ""]:
+    """How large the weights are."""
+    return weight.detach().square().mean().sqrt()
+
+
 def random_like(
     weight: Float[Tensor, "outputs inputs ..."], scale: float, generator: torch.Generator
 ) -> Float[Tensor, "outputs inputs ..."]:
     """B: normal, with `scale` times the root mean square of the weights (1 / sqrt(fan-in) if they are zero)."""
-    size = float(weight.detach().square().mean().sqrt()) or weight[0].numel() ** -0.5
+    size = float(root_mean_square(weight)) or weight[0].numel() ** -0.5
     return torch.randn(weight.shape, generator=generator).mul_(scale * size).to(weight)
 
 
@@ -149,9 +154,9 @@ def parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, s
         yield name, module, f"a {kind}, whose weight is computed from other parameters"
     elif type(module) in LAYERS and "weight" in own:
         yield name, module, ""
-    elif own and not isinstance(module, ELEMENTWISE):
-        what = "a form of its own" if isinstance(module, LAYERS) else "neither nn.Linear, nn.Conv2d nor a norm"
-        yield name, module, f"a {kind}, {what}"
     else:
+        if own and not isinstance(module, ELEMENTWISE):
+            what = "a form of its own" if isinstance(module, LAYERS) else "neither nn.Linear, nn.Conv2d nor a norm"
+            yield name, module, f"a {kind}, {what}"
         for key, child in module.named_children():
             yield from parts(child, f"{name}.{key}" if name else key)

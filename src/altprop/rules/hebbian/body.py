@@ -16,6 +16,7 @@ from altprop.errors import UsageError
 from altprop.rule import Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule, passage
 from altprop.rules.hebbian.patches import Layer
 from altprop.rules.hebbian.readout import Readout
+from altprop.rules.watch import check_units, check_weights
 
 OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.SGD, lr=0.1, fused=True),
@@ -121,11 +122,17 @@ class Hebbian(Rule):
         if not isinstance(layer, Layer):
             passed: Tensor = block(x)
             return passed
+        check_weights(self, i, layer)
         u = layer(x)
-        h = after(block, u)
-        if rate > 0.0 and f"blocks.{i}" in self.optimizers:
+        h = nets.after(block, u)
+        if rate > 0.0 and self.learns(i, layer):
             self.adapt(i, layer, x, u, rate)
+        check_units(self, i, x, h)
         return h
+
+    def learns(self, i: int, layer: Layer) -> bool:
+        """Whether block i does; the weights of its layer may be frozen, and its bias not."""
+        return f"blocks.{i}" in self.optimizers and layer.weight.requires_grad
 
     def adapt(
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch ..."], rate: float
@@ -167,11 +174,3 @@ def unfit(net: nn.Sequential, problem: Problem) -> str | None:
                 f"the linear layer of block {i} sees {size} for a sample, and this rule learns from rows: no time steps"
             )
     return None
-
-
-def after(block: nn.Module, u: Float[Tensor, "batch units ..."]) -> Float[Tensor, "batch ..."]:
-    """What the block makes of its layer's output u."""
-    if isinstance(block, nets.Block):
-        for part in (block.norm, block.activation, block.pool):
-            u = u if part is None else part(u)
-    return u

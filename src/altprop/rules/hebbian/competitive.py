@@ -89,6 +89,11 @@ class CompetitiveLearning(Competitive):
                 f"CompetitiveLearning(winners={winners}, inverse_temperature={inverse_temperature}, homeostasis="
                 f"{homeostasis}): give at least one winner, a temperature above 0 and a homeostasis not below it"
             )
+        if competition == "soft" and average == "history":
+            raise UsageError(
+                'CompetitiveLearning(competition="soft", average="history"): a "history" is of what a unit won, and a '
+                'soft competition has no winners; take average="wins" or "patches"'
+            )
         if neighbours < 0 or (neighbours and average == "history"):
             raise UsageError(
                 f"CompetitiveLearning(neighbours={neighbours}, average={average!r}): give a width not below 0, and "

@@ -34,6 +34,7 @@ from altprop.nets.settling import fired
 from altprop.rule import Claims, Metrics, Problem
 from altprop.rules.hebbian.body import Hebbian
 from altprop.rules.hebbian.patches import Layer, as_rows, gram, means, product, scaled
+from altprop.rules.watch import check_weights
 
 AT_REST = 0.05
 """The largest |dy*/dt| of a patch at rest: far from what takes a unit over the half."""
@@ -102,6 +103,7 @@ class Foldiak(Hebbian):
         if not isinstance(units, nets.Settling):
             return super()._pass(i, block, x, 0.0)
         assert isinstance(block, nets.Block) and isinstance(block.affine, Layer)
+        check_weights(self, i, block.affine)
         u: Tensor = block.affine(x)
         u = u if block.norm is None else block.norm(u)
         if rate > 0.0 and not bool(units.thresholds.any()):
@@ -111,7 +113,7 @@ class Foldiak(Hebbian):
         restless = units.residual(u, rested) > AT_REST
         self._seen.append(torch.stack([y.mean(), restless.to(y.dtype).mean()]))
         h: Tensor = y if block.pool is None else block.pool(y)
-        if rate > 0.0 and f"blocks.{i}" in self.optimizers:
+        if rate > 0.0 and self.learns(i, block.affine):
             self._adapt_block(i, block.affine, units, x, y, rate)
         return h
 

@@ -30,6 +30,7 @@ from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.patches import Layer, gram, power, product, scaled
 from altprop.rules.hebbian.prepared import Prepared
+from altprop.rules.watch import check_units, check_weights
 
 UPDATES = ("apex", "similarity-matching")
 
@@ -97,12 +98,31 @@ class LateralPCA(Prepared):
         norm = lateral if block.norm is None else nn.Sequential(lateral, block.norm)
         return nets.Block(layer, norm, block.activation, block.pool)
 
-    def adapt(
-        self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."], rate: float
+    def _pass(self, i: int, block: nn.Module, x: Float[Tensor, "batch ..."], rate: float) -> Float[Tensor, "batch ..."]:
+        layer = nets.affine(block)
+        if rate == 0.0 or not isinstance(layer, Layer) or not self.learns(i, layer):
+            return super()._pass(i, block, x, 0.0)
+        assert isinstance(block, nets.Block)
+        lateral, *norm = block.norm if isinstance(block.norm, nn.Sequential) else (block.norm,)
+        assert isinstance(lateral, nets.Lateral)
+        check_weights(self, i, layer)
+        y = lateral.forward(layer(x))  # once, for the prediction and for what is learnt
+        h = nets.onward((*norm, block.activation, block.pool), y)
+        check_units(self, i, x, h)
+        self._settled(i, layer, lateral, x, y, rate)
+        return h
+
+    def _settled(
+        self,
+        i: int,
+        layer: Layer,
+        lateral: nets.Lateral,
+        x: Float[Tensor, "batch ..."],
+        y: Float[Tensor, "batch units ..."],
+        rate: float,
     ) -> None:
+        """Block i learns from its input x and from y, where its units came to rest."""
         self.inspect(i, layer, x, rate)
-        lateral = next(m for m in self.net[i].modules() if isinstance(m, nets.Lateral))
-        y = lateral.forward(u)
         correlated, own = product(layer, y, x), gram(y, y)
         if self.relative:
             scale = power(layer, x).clamp_min_(torch.finfo(x.dtype).tiny)

@@ -77,7 +77,7 @@ class Mixed(Rule):
         first, rest = nn.Sequential(*list(net)[:blocks]), nn.Sequential(*list(net)[blocks:])
         shape = self.problem.input_shape
         middle = nets.shapes(first, shape)[-1]
-        shared: dict[str, Any] = {"generator": self.generator}
+        shared: dict[str, Any] = {"generator": self.generator, "schedule": self.schedule}
         own = {**shared, "readout": None, **(lower or {})}
         self.below = kind(first, Problem(shape, self.problem.outputs), **own)
         if "optimizer" in options:
@@ -109,6 +109,10 @@ class Mixed(Rule):
         assert y is not None
         self.below.progress = self.above.progress = self.progress
         return self.above.learn(self.below.absorb(x), y)
+
+    def progress_of(self, part: str) -> float:
+        word, _, own = part.partition("/")
+        return (self.below if word == "below" else self.above).progress_of(own)
 
     def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
         scores: Tensor = self.above(self.below.net(x))

@@ -64,8 +64,10 @@ def patches(layer: Layer, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "patch
 
 
 def power(layer: Layer, x: Float[Tensor, "batch ..."]) -> Float[Tensor, ""]:
-    """<||x||^2> of the patches (more, by what padding adds): no eigenvalue of <x x^T> is larger."""
-    return x.square().mean().mul_(fan_in(layer))
+    """<||x||^2> of the patches: no eigenvalue of <x x^T> is larger."""
+    if not isinstance(layer, nn.Conv2d):
+        return x.square().mean().mul_(fan_in(layer))
+    return respond(layer, x.square(), torch.ones_like(layer.weight[:1])).mean()
 
 
 def largest_eigenvalue(layer: Layer, x: Float[Tensor, "batch ..."], rounds: int = 30) -> float:

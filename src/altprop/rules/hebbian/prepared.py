@@ -1,6 +1,5 @@
 """Hebbian rules whose input must be prepared: centred, or white. They see to it themselves, or say what is missing."""
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop import nets
-from altprop.errors import UsageError
+from altprop.errors import UsageError, warn
 from altprop.rule import Problem
 from altprop.rules.hebbian.body import Hebbian
 from altprop.rules.hebbian.patches import Layer, largest_eigenvalue, patches, power
@@ -54,7 +53,7 @@ class Prepared(Hebbian):
         super().__init__(net, problem, settle=settle, **options)
         if inputs == "as they are" and (self.head is None or self.head.kind in ("softmax", "delta")):
             self.claims = replace(self.claims, training_only=False)
-        self._seen: set[int] = set()
+        self._first: dict[int, Tensor | None] = {}
 
     def prepared(
         self, net: nn.Sequential, shape: tuple[int, ...], inputs: str, memory: int, eps: float
@@ -72,34 +71,43 @@ class Prepared(Hebbian):
 
     def inspect(self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], rate: float) -> None:
         """Say so, once, if block i's input is not what the rule needs, and if its weights grow without bound."""
-        if i not in self._seen:
-            self._seen.add(i)
-            rows = patches(layer, x)
-            if len(rows) >= ENOUGH:
-                self.look(i, layer, rows)
+        if self._first.get(i, x) is not None:
+            self._meet(i, layer, patches(layer, x))
         longest = float(layer.weight.flatten(1).square().sum(1).max()) ** 0.5
         if not longest <= self.longest:
             self._judge(i, layer, x, longest, rate)
 
+    def _meet(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
+        """Keep block i's first patches until they tell its mean, and then its rank."""
+        before = self._first.get(i)
+        known = 0 if before is None else len(before)
+        rows = rows if before is None else torch.cat([before, rows])
+        if known < ENOUGH <= len(rows):
+            self.look(i, layer, rows)
+        told = len(rows) >= max(ENOUGH, 2 * min(len(layer.weight), rows.shape[1]))
+        if told:
+            self._count(i, layer, rows)
+        self._first[i] = None if told else rows
+
     def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
-        """At the first batch of block i."""
-        name, units = type(self).__name__, len(layer.weight)
+        """Whether block i's input is what the rule needs."""
         mean = rows.mean(0)
         share = float(mean.square().sum() / rows.square().sum(1).mean())
         if share > 0.2 + 3.0 / len(rows):
-            warnings.warn(
-                f"{name}: the input of block {i} is not centred ({share:.0%} of its mean square is its mean's), so the "
-                'first unit learns the mean; give inputs="centred", or put nets.Centre before the block',
-                stacklevel=7,
+            warn(
+                f"{type(self).__name__}: the input of block {i} is not centred ({share:.0%} of its mean square is "
+                'that of its mean), so the first unit learns it; give inputs="centred", or put nets.Centre before the '
+                "block"
             )
-        if len(rows) > units:
-            rank = int(torch.linalg.matrix_rank(rows - mean))
-            if rank < units:
-                warnings.warn(
-                    f"{name}: block {i} has {units} units, and its input only rank {rank}; the others find nothing of "
-                    "their own, so build it with fewer units",
-                    stacklevel=7,
-                )
+
+    def _count(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
+        """Whether block i has more units than its input has dimensions."""
+        units, rank = len(layer.weight), int(torch.linalg.matrix_rank(rows - rows.mean(0)))
+        if rank < units:
+            warn(
+                f"{type(self).__name__}: block {i} has {units} units, and its input only rank {rank}; the others find "
+                "nothing of their own, so build it with fewer units"
+            )
 
     def _judge(self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], longest: float, rate: float) -> None:
         """Raise UsageError if it is the rate that makes weights grow."""

@@ -61,6 +61,10 @@ class Readout(nn.Module):
             self.register_buffer("moments", torch.zeros(width, width, **place))
 
     def forward(self, z: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        if self.kind == "ridge" and bool(self.counts.any()) and not bool(self.layer.bias.any()):
+            raise UsageError(
+                "the ridge has gathered its statistics and is not solved yet: call rule.finish() before you predict"
+            )
         scores: Tensor = self.layer(z)
         return scores
 
@@ -70,7 +74,7 @@ class Readout(nn.Module):
     ) -> Float[Tensor, ""]:
         """One batch; returns the cross-entropy of the scores before it."""
         scores = self.layer(z)
-        loss = cross_entropy(scores, y)
+        loss = self._loss(scores, y)
         target = one_hot(y, self.layer.out_features).to(z.dtype)
         if self.kind in ("class-mean", "ridge"):
             self._gather(z, target, self.memory if changing else 1.0)
@@ -81,6 +85,12 @@ class Readout(nn.Module):
             self.layer.weight.grad, self.layer.bias.grad = e.T @ z, e.sum(0)
             rule.update("head")
         return loss
+
+    def _loss(self, scores: Tensor, y: Tensor) -> Float[Tensor, ""]:
+        if self.kind != "class-mean":
+            return cross_entropy(scores, y)
+        guess = scores.new_tensor(float(self.layer.out_features)).log()  # what a class that was never seen costs
+        return cross_entropy(scores, y, reduction="none").where(self.counts[y] > 0, guess).mean()
 
     def _gather(self, z: Tensor, target: Tensor, keep: float) -> None:
         self.sums.mul_(keep).addmm_(target.T, z)
@@ -95,7 +105,7 @@ class Readout(nn.Module):
         if self.kind not in ("class-mean", "ridge") or not bool(self.counts.any()):
             return
         if self.kind == "class-mean":
-            weight = self.sums / self.counts.clamp_min(1.0).unsqueeze(1)
+            weight = self.sums / self.counts.clamp_min(torch.finfo(self.counts.dtype).tiny).unsqueeze(1)
             bias = -0.5 * weight.square().sum(1)
             # A class that was never seen must not win by standing at zero.
             bias = bias.where(self.counts > 0, torch.full_like(bias, -torch.finfo(bias.dtype).max / 4))

@@ -9,7 +9,8 @@ Moraitis et al. 2022 (Neuromorphic Computing and Engineering, arXiv 2107.05747),
     dW_k = <y_k (x - u_k w_k)>,      dW <- dW / max |dW|,      W_k <- W_k + eta | ||w_k|| - 1 |^p dW_k
 
 Blocks learn one after another on each batch, all in one pass, without labels. A linear readout sees the last block's
-output; see `altprop.nets.soft_hebb` for the authors' nets, with triangles and a batch normalisation before each block.
+output; see `altprop.nets.soft_hebb` for the authors' nets, with triangles and a batch normalisation before each block,
+and `SoftHebb.preset` for their settings.
 
 Departures from the papers:
 1. Responsibilities are clamped, so that none is denormal (see `competition`). Units have no bias.
@@ -19,6 +20,7 @@ Departures from the papers:
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +28,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop.errors import UsageError
+from altprop.nets.soft_hebb import soft_hebb
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.competition import Competitive, each, responsibilities, winners
 from altprop.rules.hebbian.patches import Layer, means, product, scaled
+from altprop.rules.hebbian.soft_hebb_presets import PRESETS
 
 
 class SoftHebb(Competitive):
@@ -75,6 +79,44 @@ class SoftHebb(Competitive):
         super().__init__(net, problem, settle=settle, **options)
         self.competition, self.power, self.normalise = competition, power, normalise
         self.inverse_temperature = each("SoftHebb: inverse_temperature", inverse_temperature, self.layers)
+
+    @classmethod
+    def preset(
+        cls,
+        name: str,
+        problem: Problem,
+        *,
+        width: float = 1.0,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> "SoftHebb":
+        """The authors' net for images of the problem's shape, and the rule on it with their settings.
+
+        Arguments:
+            name: "cifar", "cifar-1", "cifar-2" (of one and two convolutions), "stl", "stl-4" or "imagenet".
+            width: how many times the authors' channels; their growth by 4 a block stays.
+            generator: of the net's weights and of the rule.
+            options: of the rule, in the place of the authors'.
+
+        The authors learn from batches of 10 (STL: 32), one epoch, and then teach a linear readout by Adam.
+        """
+        if name not in PRESETS:
+            raise UsageError(f"SoftHebb.preset({name!r}): choose one of {', '.join(PRESETS)}")
+        if width <= 0 or None in problem.input_shape:
+            raise UsageError(
+                f"SoftHebb.preset(width={width}): give a width above 0, and a problem with the images' height and width"
+            )
+        own, shape = PRESETS[name], [int(n or 0) for n in problem.input_shape]
+        channels = [max(1, round(width * n)) for n in own.channels]
+        how: dict[str, Any] = {"kernels": own.kernels, "powers": own.powers, "pools": own.pools}
+        net = soft_hebb(shape, channels, generator=generator, **how)
+        rates = {f"blocks.{2 * i + 1}": partial(torch.optim.SGD, lr=rate) for i, rate in enumerate(own.rates)}
+        settings = {
+            "inverse_temperature": own.inverse_temperature,
+            "power": own.power,
+            "optimizer": {**rates, "head": partial(torch.optim.Adam, lr=1e-3)},
+        }
+        return cls(net, problem, generator=generator, **{**settings, **options})
 
     def change(
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]

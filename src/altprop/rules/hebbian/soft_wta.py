@@ -35,6 +35,8 @@ from torch.nn.functional import layer_norm, normalize, one_hot
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, OptimizerFactory, OptimizerSpec, Problem, Rule
+from altprop.rules.hebbian.body import unfit
+from altprop.rules.watch import check_units, check_weights
 
 OPTIMIZERS: Mapping[str, OptimizerFactory] = {
     "blocks": partial(torch.optim.SGD, lr=1.0, fused=True),
@@ -114,7 +116,7 @@ class SoftWTA(Rule):
         for i, block in enumerate(net):
             if nets.affine(block) is None and any(True for _ in block.parameters()):
                 return f"block {i} has parameters but is no linear block, and this rule knows no other"
-        return None
+        return unfit(net, problem)
 
     @torch.no_grad()
     def learn(self, x: Float[Tensor, "batch ..."], y: Int[Tensor, "batch"] | None) -> Metrics:
@@ -131,9 +133,11 @@ class SoftWTA(Rule):
         if not isinstance(layer, nn.Linear):
             passed: Tensor = block(x)
             return passed
+        check_weights(self, i, layer)
         x = centred(x)
         u = layer(x)
-        h = after(block, u)
+        h = nets.after(block, u)
+        check_units(self, i, x, h)
         if rate > 0.0 and layer.weight.requires_grad:
             r = responsibilities(u, self.inverse_temperature, columns(u.shape[1], self.columns))
             # In place: h may be u itself, but r is ours.
@@ -161,14 +165,6 @@ class SoftWTA(Rule):
 def centred(x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch inputs"]:
     """Each row without its mean, at length 1."""
     return normalize(x - x.mean(1, keepdim=True))
-
-
-def after(block: nn.Module, u: Float[Tensor, "batch units"]) -> Float[Tensor, "batch ..."]:
-    """What the block makes of its affine output u."""
-    if isinstance(block, nets.Block):
-        for part in (block.norm, block.activation, block.pool):
-            u = u if part is None else part(u)
-    return u
 
 
 def columns(units: int, most: int) -> int:

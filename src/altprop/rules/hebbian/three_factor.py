@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
-from altprop.rules.hebbian.body import after
 from altprop.rules.losses import output_error, output_missing
 from altprop.rules.random_feedback import feed_back, feedback_to_blocks
 
@@ -179,10 +178,10 @@ class ThreeFactor(Rule):
             return u, torch.ones_like(u)
         if self.modulator == "reward":
             xi = torch.randn(u.shape, generator=self.generator, dtype=u.dtype).to(u.device)
-            return after(block, u + self.noise * xi), xi / self.noise
+            return nets.after(block, u + self.noise * xi), xi / self.noise
         with torch.enable_grad():
             u = u.detach().requires_grad_()
-            h = after(block, u)
+            h = nets.after(block, u)
         (slope,) = torch.autograd.grad(h, u, torch.ones_like(h))
         return h.detach(), slope
 

@@ -95,6 +95,8 @@ class InfoPro(Modular):
         self.loss, self.temperature = loss, temperature
         ends = [len(net) * k // modules for k in range(modules + 1)]
         self.cut([range(start, end) for start, end in pairwise(ends)])
+        if modules == len(net) > 1:  # no derivative goes through two blocks
+            self.claims = replace(self.claims, later_blocks="none", differentiable=False, memory="flat")
         if modules == 1:
             self.claims = replace(self.claims, forward_lock=True, update_lock=True, training_only=False)
 

@@ -84,7 +84,7 @@ class LocalClassifier(Modular):
         return losses(self.heads[str(last)](h), y, self.problem.kind).mean()
 
     def turn(self) -> int | None:
-        if self.order == "simultaneous":
+        if self.order == "simultaneous" or not self.learners:
             return None
         return self.learners[min(int(self.progress * len(self.learners)), len(self.learners) - 1)]
 

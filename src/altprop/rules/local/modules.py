@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from altprop import nets
 from altprop.rule import Metrics, Problem, Rule
 from altprop.rules.losses import losses, output_missing
+from altprop.rules.watch import check_units
 
 
 class Modular(Rule):
@@ -83,5 +84,6 @@ class Modular(Rule):
 
     def _through(self, module: range, h: Tensor) -> Tensor:
         for i in module:
-            h = self.net[i](h)
+            before, h = h, self.net[i](h)
+            check_units(self, i, before, h)
         return h
