@@ -79,9 +79,8 @@ class KolenPollack(Chain):
 
     def teach_feedback(self) -> None:
         for i in self.above:
-            if self.layer(i).weight.requires_grad:
-                gradient = self.layer(i).weight.grad
-                assert gradient is not None
+            gradient = self.layer(i).weight.grad
+            if gradient is not None:
                 self.feedback.get_parameter(str(i)).grad = gradient.clone()  # hooks may clip one in place
 
     def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
