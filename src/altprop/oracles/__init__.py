@@ -87,6 +87,7 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.feedback:direct_kolen_pollack_shrinks",
     ),
     "direct-random-target-projection": ("altprop.oracles.feedback:targets_know_nothing_of_the_output",),
+    "mixed": ("altprop.oracles.mixed:mixed_equals_its_two_rules",),
     "soft-wta": ("altprop.oracles.competitive:soft_winner_take_all_equals_samples_one_by_one",),
     "soft-hebb": (
         "altprop.oracles.competitive:soft_hebb_equals_samples_one_by_one",

@@ -18,9 +18,13 @@ def glorot(weight: Float[Tensor, "outputs inputs ..."]) -> float:
 def sizes(
     weight: Float[Tensor, "outputs inputs ..."], scale: float, generator: torch.Generator
 ) -> Float[Tensor, "outputs inputs ..."]:
-    """Random magnitudes: uniform from zero, with `scale` times Glorot's standard deviation as root mean square."""
-    drawn = torch.empty(weight.shape).uniform_(0.0, scale * glorot(weight) * math.sqrt(3.0), generator=generator)
-    return drawn.to(weight)
+    """Random magnitudes: uniform from zero, with `scale` times Glorot's standard deviation as root mean square.
+
+    Of 16 bits each, for four of them cost as much as one float: brSF draws them in every step.
+    """
+    bits = torch.empty(-(-weight.numel() // 4), dtype=torch.int64).random_(-(2**63), 2**63 - 1, generator=generator)
+    drawn = bits.view(torch.int16)[: weight.numel()].view(weight.shape).to(weight)
+    return drawn.add_(2**15 + 0.5).mul_(scale * glorot(weight) * math.sqrt(3.0) / 2**16)
 
 
 @torch.no_grad()
