@@ -62,7 +62,7 @@ def test_an_existing_loop_runs_unchanged_and_learns(rule: str) -> None:
     assert all(p is own[name] for name, p in model.named_parameters() if name in own)
     x, y = batch()
     losses = []
-    for _ in range(40):
+    for _ in range(80):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()
@@ -159,6 +159,13 @@ def test_feedback_draws_from_the_generator_alone() -> None:
     small = Small()
     one, other = first(1), first(2)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_feedback_is_at_a_right_angle_to_weights_that_were_drawn_from_the_same_seed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(200, 100), nn.ReLU(), nn.Linear(100, 200))
+    altprop.convert(model, "feedback-alignment", generator=torch.Generator().manual_seed(0))
+    assert all(abs(degrees - 90.0) < 2.0 for degrees in angles(model).values())
 
 
 def test_angles_change_nothing() -> None:

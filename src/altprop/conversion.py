@@ -94,7 +94,7 @@ def convert(
         optimizer: the model's, if there is one already. Only "kolen-pollack" needs it: its feedback weights are
             parameters, and each joins the group of the weight that it stands beside. They become the weights only by
             decay, so give that optimizer a `weight_decay` (decoupled with Adam: AdamW).
-        generator: where random feedback is drawn (on the CPU); a fresh one with seed 0 if left out.
+        generator: where the seed of random feedback is drawn (on the CPU); a fresh one with seed 0 if left out.
 
     Raises UsageError for a rule that there is not, a model without such layers, and, unless `leave`, for parts with
     other weights, which it names.
@@ -119,6 +119,8 @@ def convert(
     if not layers:
         raise UsageError(f"convert(model, {rule!r}): there is no nn.Linear and no nn.Conv2d in it that could learn so")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
+    # A stream of its own: one with the seed that the model was drawn from would give feedback that is like the weights.
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
     feedback: dict[Tensor, nn.Module] = {}
     for layer in layers:
         weight = layer.get_parameter("weight")
