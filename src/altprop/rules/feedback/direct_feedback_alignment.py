@@ -66,8 +66,13 @@ class DirectFeedbackAlignment(Rule):
         scores, blocks = waiting(self, x)
         loss, e = output_error(scores, y, self.problem.kind)
         e.div_(len(e))
+        told = self.told(e)
         for i in sorted(blocks):
-            delta = e if i == len(self.net) - 1 else feed_back(e, self.get_buffer(f"feedback_{i}"))
+            delta = e if i == len(self.net) - 1 else feed_back(told, self.get_buffer(f"feedback_{i}"))
             blocks.pop(i).backward(delta)
             self.update(f"blocks.{i}")
         return {"loss": loss}
+
+    def told(self, e: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch outputs"]:
+        """What hidden blocks are told of the output's error, which is averaged over the batch."""
+        return e

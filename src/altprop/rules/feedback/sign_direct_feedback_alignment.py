@@ -20,16 +20,14 @@ Departures from the paper:
 from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from altprop.rule import Claims, Metrics, Problem, Rule
-from altprop.rules.feedback.direct import waiting
-from altprop.rules.losses import output_error, output_missing
-from altprop.rules.random_feedback import feed_back, feedback_to_blocks
+from altprop.rule import Claims, Problem
+from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
 
 
-class SignDirectFeedbackAlignment(Rule):
+class SignDirectFeedbackAlignment(DirectFeedbackAlignment):
     """Direct feedback alignment of the error's signs (Frenkel, Lefebvre & Bol 2021) for blocks of any kind.
 
     Only a block's inside must have a derivative; a block without parameters needs none. Blocks want an activation that
@@ -53,27 +51,10 @@ class SignDirectFeedbackAlignment(Rule):
         batch_of_one=True,
     )
 
-    def __init__(
-        self, net: nn.Sequential, problem: Problem | None = None, *, scale: float = 1.0, **options: Any
-    ) -> None:
+    def __init__(self, net: nn.Sequential, problem: Problem | None = None, **options: Any) -> None:
         super().__init__(net, problem, **options)
         if self.problem.kind == "regression":
             self.claims = replace(self.claims, later_blocks="prediction")
-        for name, b in feedback_to_blocks(self, scale).items():
-            self.register_buffer(name, b)
 
-    @classmethod
-    def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        return output_missing(net, problem)
-
-    def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
-        assert y is not None
-        scores, blocks = waiting(self, x)
-        loss, e = output_error(scores, y, self.problem.kind)
-        signs = e.sign().div_(len(e))
-        for i in sorted(blocks):
-            last = i == len(self.net) - 1
-            delta = e.div_(len(e)) if last else feed_back(signs, self.get_buffer(f"feedback_{i}"))
-            blocks.pop(i).backward(delta)
-            self.update(f"blocks.{i}")
-        return {"loss": loss}
+    def told(self, e: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch outputs"]:
+        return e.sign().div_(len(e))
