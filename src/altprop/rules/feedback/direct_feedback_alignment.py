@@ -16,18 +16,14 @@ Departures from the paper:
    its start. The paper draws it uniform. Weights keep the net's own initialisation; the paper's may start at zero.
 """
 
-from typing import Any
+from jaxtyping import Float
+from torch import Tensor
 
-from jaxtyping import Float, Shaped
-from torch import Tensor, nn
-
-from altprop.rule import Claims, Metrics, Problem, Rule
-from altprop.rules.feedback.direct import waiting
-from altprop.rules.losses import output_error, output_missing
-from altprop.rules.random_feedback import feed_back, feedback_to_blocks
+from altprop.rule import Claims
+from altprop.rules.feedback.direct import Direct
 
 
-class DirectFeedbackAlignment(Rule):
+class DirectFeedbackAlignment(Direct):
     """Direct feedback alignment (Nøkland 2016) for blocks of any kind: linear, convolutional or a user's own.
 
     Only a block's inside must have a derivative; a block without parameters needs none.
@@ -50,29 +46,5 @@ class DirectFeedbackAlignment(Rule):
         batch_of_one=True,
     )
 
-    def __init__(
-        self, net: nn.Sequential, problem: Problem | None = None, *, scale: float = 1.0, **options: Any
-    ) -> None:
-        super().__init__(net, problem, **options)
-        for name, b in feedback_to_blocks(self, scale).items():
-            self.register_buffer(name, b)
-
-    @classmethod
-    def supports(cls, net: nn.Sequential, problem: Problem) -> str | None:
-        return output_missing(net, problem)
-
-    def learn(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."] | None) -> Metrics:
-        assert y is not None
-        scores, blocks = waiting(self, x)
-        loss, e = output_error(scores, y, self.problem.kind)
-        e.div_(len(e))
-        told = self.told(e)
-        for i in sorted(blocks):
-            delta = e if i == len(self.net) - 1 else feed_back(told, self.get_buffer(f"feedback_{i}"))
-            blocks.pop(i).backward(delta)
-            self.update(f"blocks.{i}")
-        return {"loss": loss}
-
     def told(self, e: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch outputs"]:
-        """What hidden blocks are told of the output's error, which is averaged over the batch."""
         return e

@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from altprop.rule import Claims, Problem
-from altprop.rules.feedback.direct_feedback_alignment import DirectFeedbackAlignment
+from altprop.rules.feedback.direct import Direct
 
 
-class SignDirectFeedbackAlignment(DirectFeedbackAlignment):
+class SignDirectFeedbackAlignment(Direct):
     """Direct feedback alignment of the error's signs (Frenkel, Lefebvre & Bol 2021) for blocks of any kind.
 
     Only a block's inside must have a derivative; a block without parameters needs none. Blocks want an activation that
