@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from altprop.bench import converted
@@ -23,6 +25,13 @@ def test_it_is_published(tmp_path: Path) -> None:
     assert "| usf | 0.05 |" in text and "128 samples in batches of 64, 2 seed(s)" in text
     behind = 100 * (by.loc["backprop", "test"].mean() - by.loc["usf", "test"].mean())
     assert f"uSF is {behind:.2f} points behind" in text
+
+
+def test_the_mean_angle_leaves_out_the_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converted, "angles", lambda model: {"0": 10.0, "3.first": 30.0, "8": 60.0})
+    study = converted.Study("digits", (4,), epochs=1, seeds=1, samples=64, rules={"usf": converted.Setting()})
+    (row,) = converted.measure(study, Console(quiet=True))
+    assert row["angle"] == 45.0
 
 
 def test_the_net_is_a_residual_one() -> None:

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from altprop.bench import speed
+from altprop.analysis.trace import Trace
+from altprop.bench import meter, speed
 
 
 def test_goals_are_judged_by_the_worst_feedback_rule_and_its_variants() -> None:
@@ -13,6 +14,17 @@ def test_goals_are_judged_by_the_worst_feedback_rule_and_its_variants() -> None:
     assert "yes (the most: 1.2, sign-symmetry, magnitudes of each batch (brSF))" in said and said.endswith("yes (0.8).")
     said = speed.goals(table.assign(**{"step / backprop": 1.1, "step / floor": 1.31}))
     assert said.count("**no**") == 2
+
+
+def test_a_cost_is_that_of_a_step_without_what_is_done_ever_more_seldom() -> None:
+    x, y = speed.batch(20)
+    rule, operations = speed.build("hebbian-ica", 12, 1), []
+    for _ in range(3):
+        with Trace(meter.named_tensors(rule)) as trace:
+            rule.step(x, y)
+        operations.append(trace.operations)
+    found = meter.cost(speed.build("hebbian-ica", 12, 1), x, y)
+    assert found.step_operations == operations[2] < operations[1]
 
 
 def test_whitening_that_is_done_ever_more_seldom_is_not_traced() -> None:

@@ -65,8 +65,9 @@ def test_weights_that_grow_without_bound_are_said_so(name: str, rate: float, opt
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("bcm", "foldiak", "three-factor")])
 def test_units_that_are_all_dead_are_said_so(name: str) -> None:
     rule = body(name, nn.Threshold(1e6, 0.0))
-    with pytest.warns(UserWarning, match=r"no unit of block \d answers any input of a batch, so all are dead"):
+    with pytest.warns(UserWarning, match=r"no unit of block \d answers any input of a batch, so all are dead") as said:
         rule.step(*batch())
+    assert said[0].filename == __file__  # it points at the step
 
 
 @pytest.mark.parametrize("name", ["feedback-alignment", "direct-feedback-alignment", "predsim"])

@@ -59,6 +59,15 @@ def test_a_convolution_below() -> None:
     assert not any(torch.equal(p, q) for p, q in zip(moved, before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:.*only rank")
+def test_both_look_at_themselves_when_the_whole_does() -> None:
+    rule, looked = Mixed(net(), optimizer=SGD), []
+    for _ in range(5):
+        rule.step(torch.randn(5, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1]))
+        looked.append([part.looking for part in (rule, rule.below, rule.above)])
+    assert looked == [[True] * 3, [True] * 3, [False] * 3, [True] * 3, [False] * 3]
+
+
 def test_the_rule_above_decays_by_the_schedule() -> None:
     rule = Mixed(net(), above="kolen-pollack", upper={"decay": 0.1}, optimizer=SGD, schedule=lambda progress: 0.0)
     before = [p.detach().clone() for p in rule.parameters()]
