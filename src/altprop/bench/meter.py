@@ -68,8 +68,10 @@ def cost(rule: Rule, x: Tensor, y: Tensor) -> Cost:
         rule.step(x, y)
     rule.load_training_state(state)
     rule.eval()
+    rule.finish()
     with torch.no_grad(), Trace(named_tensors(rule)) as forward:
         rule(x)
+    rule.load_training_state(state)
     torch.set_rng_state(random)
     held = named_tensors(rule)
     read = {name for _, name, _ in forward.accesses}
