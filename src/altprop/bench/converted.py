@@ -147,8 +147,8 @@ Made by `python -m altprop.bench.converted` (this page too). {study.task}, a res
 with batch normalisation, {length} in batches of {BATCH}, {table["seed"].nunique()} seed(s), no augmentation, gradient
 descent with momentum 0.9 and a rate that falls to 0; one thread. The net and its training loop are a plain PyTorch
 user's; `altprop.convert(model, rule)` is the one line that was added. All have backpropagation's rate; Kolen-Pollack's
-weight decay is larger, for it is what brings feedback and weights together. Test accuracy at the end, with the Student t
-95 % interval; how many points it is behind backpropagation; and the angle in degrees between the feedback and the
+weight decay is larger, for it is what brings feedback and weights together. Test accuracy at the end, with the Student
+t 95 % interval; how many points it is behind backpropagation; and the angle in degrees between the feedback and the
 forward weights at the end, mean of all layers but the first.
 
 {markdown(head, lines)}
