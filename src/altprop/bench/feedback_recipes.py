@@ -67,8 +67,8 @@ FEEDBACK = (
         controls="none",
         leads=(Lead("direct-random-target-projection", "backprop · frozen", 1.0),),
         text="784-256-256-10, tanh, gradient descent with momentum 0.9, each rule at its own rate, in batches of 64 "
-        "(feedback alignment: 32; random target projection: Adam, in batches of 128). The frozen control is the "
-        "shallow net, whose hidden blocks stay random.",
+        "(feedback alignment: 32; signs: no momentum; random target projection: Adam, in batches of 128). The frozen "
+        "control is the shallow net, whose hidden blocks stay random.",
     ),
     Recipe(
         "A long run",
