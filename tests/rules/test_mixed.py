@@ -84,7 +84,6 @@ def test_greedy_blocks_above_have_the_whole_schedule_each() -> None:
     assert rule.optimizers["above/blocks.1"].param_groups[0]["lr"] == 0.1
 
 
-@pytest.mark.filterwarnings("ignore:.*only rank")
 @pytest.mark.parametrize("options", [{"above": "backprop", "below": "competitive"}, {"above": "local-classifier"}])
 def test_what_it_says_of_itself_depends_on_the_rule_above(options: dict[str, str]) -> None:
     def make(net: nn.Sequential, problem: Problem, generator: torch.Generator) -> Mixed:

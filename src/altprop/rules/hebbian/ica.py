@@ -35,7 +35,7 @@ from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.patches import Layer, along, gram, means, mixed, product
-from altprop.rules.hebbian.prepared import Prepared
+from altprop.rules.hebbian.prepared import ENOUGH, Prepared
 
 UPDATES = ("one-unit", "nonlinear-pca", "infomax", "easi")
 ORTHOGONAL = ("symmetric", "deflation")
@@ -166,7 +166,7 @@ class HebbianICA(Prepared):
 
     def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
         super().look(i, layer, rows)
-        if self.kind in WHITENING or (i > 0 and isinstance(self.net[i - 1], nets.Whiten)):
+        if len(rows) < ENOUGH or self.kind in WHITENING or (i > 0 and isinstance(self.net[i - 1], nets.Whiten)):
             return
         n, inputs = rows.shape
         least, most = torch.linalg.eigvalsh(rows.T @ rows / n)[[0, -1]].tolist()

@@ -16,6 +16,8 @@ from altprop.rules.hebbian.patches import Layer, largest_eigenvalue, patches, po
 INPUTS = ("centred", "whitened", "as they are")
 ENOUGH = 16
 """Patches that show a mean."""
+SPARE = 1 / 8
+"""The share of units that may find nothing of their own in silence: some pixels never change."""
 
 
 class Prepared(Hebbian):
@@ -53,7 +55,8 @@ class Prepared(Hebbian):
         super().__init__(net, problem, settle=settle, **options)
         if inputs == "as they are" and (self.head is None or self.head.kind in ("softmax", "delta")):
             self.claims = replace(self.claims, training_only=False)
-        self._first: dict[int, Tensor | None] = {}
+        self._seen: set[int] = set()
+        self._sums: dict[int, tuple[int, Tensor, float]] = {}
 
     def prepared(
         self, net: nn.Sequential, shape: tuple[int, ...], inputs: str, memory: int, eps: float
@@ -71,39 +74,35 @@ class Prepared(Hebbian):
 
     def inspect(self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], rate: float) -> None:
         """Say so, once, if block i's input is not what the rule needs, and if its weights grow without bound."""
-        if self._first.get(i, x) is not None:
+        if i not in self._seen:
             self._meet(i, layer, patches(layer, x))
         longest = float(layer.weight.flatten(1).square().sum(1).max()) ** 0.5
         if not longest <= self.longest:
             self._judge(i, layer, x, longest, rate)
 
     def _meet(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
-        """Keep block i's first patches until they tell its mean, and then its rank."""
-        before = self._first.get(i)
-        known = 0 if before is None else len(before)
-        rows = rows if before is None else torch.cat([before, rows])
-        if known < ENOUGH <= len(rows):
-            self.look(i, layer, rows)
-        told = len(rows) >= max(ENOUGH, 2 * min(len(layer.weight), rows.shape[1]))
-        if told:
-            self._count(i, layer, rows)
-        self._first[i] = None if told else rows
-
-    def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
-        """Whether block i's input is what the rule needs."""
-        mean = rows.mean(0)
-        share = float(mean.square().sum() / rows.square().sum(1).mean())
-        if share > 0.2 + 3.0 / len(rows):
+        """Gather block i's mean until there are enough patches to tell it, and look at its input then."""
+        n, total, squares = self._sums.pop(i, (0, rows.new_zeros(rows.shape[1]), 0.0))
+        n, total, squares = n + len(rows), total + rows.sum(0), squares + float(rows.square().sum())
+        if n < ENOUGH:
+            self._sums[i] = n, total, squares
+            return
+        self._seen.add(i)
+        share = float((total / n).square().sum()) / max(squares / n, torch.finfo(rows.dtype).tiny)
+        if share > 0.2 + 3.0 / n:
             warn(
                 f"{type(self).__name__}: the input of block {i} is not centred ({share:.0%} of its mean square is "
                 'that of its mean), so the first unit learns it; give inputs="centred", or put nets.Centre before the '
                 "block"
             )
+        self.look(i, layer, rows)
 
-    def _count(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
-        """Whether block i has more units than its input has dimensions."""
-        units, rank = len(layer.weight), int(torch.linalg.matrix_rank(rows - rows.mean(0)))
-        if rank < units:
+    def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
+        """Whether block i has many more units than its input has dimensions, as far as these patches tell."""
+        units, rank = len(layer.weight), rows.shape[1]
+        if len(rows) > 2 * units:
+            rank = int(torch.linalg.matrix_rank(rows - rows.mean(0)))
+        if rank < (1.0 - SPARE) * units:
             warn(
                 f"{type(self).__name__}: block {i} has {units} units, and its input only rank {rank}; the others find "
                 "nothing of their own, so build it with fewer units"
