@@ -1,4 +1,4 @@
-"""Two rules on one net against each one's own formula: Oja's below, sample by sample, and autograd above."""
+"""Two rules on one net against each one's own formula: Sanger's below, sample by sample, and autograd above."""
 
 from collections.abc import Iterator
 from functools import partial
