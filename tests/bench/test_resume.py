@@ -15,7 +15,8 @@ from altprop.bench import compare as comparing
 from altprop.bench import train as training
 from altprop.bench.compare import compare
 from altprop.bench.store import Store
-from altprop.errors import UsageError
+from altprop.errors import UsageError, warn
+from altprop.rule import Metrics
 from altprop.rules import RULES
 
 ARGUMENTS = {"seeds": 1, "epochs": 3, "width": 32}
@@ -138,6 +139,27 @@ def test_goes_on_at_the_stored_thread_count(tmp_path: Path, monkeypatch: pytest.
     frame = compare("digits", ["backprop"], store=tmp_path / "s.db", seeds=1, epochs=1, threads=1)
     assert seen[0] == 2 and set(seen[1:]) == {1}
     assert set(frame["status"]) == {"ok"}
+
+
+def test_what_was_warned_of_before_a_stop_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(comparing.Silent):
+        def advance(self, progress: float) -> None:
+            if progress > 0.6:
+                raise KeyboardInterrupt
+
+    step = training.Run._step
+
+    def warning(self: training.Run, x: torch.Tensor, y: torch.Tensor) -> Metrics:
+        if self.samples == 0:
+            warn("a word at first")
+        return step(self, x, y)
+
+    monkeypatch.setattr(training.Run, "_step", warning)
+    given = {"seeds": 1, "epochs": 2, "width": 16, "store": tmp_path / "s.db"}
+    with pytest.raises(KeyboardInterrupt):
+        compare("digits", ["backprop"], observer=Stopping(), **given)
+    frame = compare("digits", ["backprop"], **given)
+    assert set(frame["reason"]) == {"a word at first"}
 
 
 def test_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

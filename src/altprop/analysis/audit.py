@@ -6,7 +6,6 @@ place on random clusters and small perceptrons (spiking nets, where a rule takes
 are compared.
 """
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +25,7 @@ from altprop.analysis.trials import (
     moved,
     snapshot,
 )
-from altprop.errors import UsageError
+from altprop.errors import UsageError, heard
 from altprop.rule import Rule
 
 DEPTHS = (4, 16, 64)
@@ -47,8 +46,7 @@ def audit(make: Make) -> list[Finding]:
 
     Raises UsageError if the rule supports none of the audit's nets (`trials.KINDS`).
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what a rule says of these small nets is not for the user
+    with heard(lambda warning: None):  # what a rule says of these small nets is not for the user
         trials = _tried(Bench.find(make))
     return [
         Finding(claim, claimed, measured, holds=measured.split(" (")[0] == claimed)

@@ -18,7 +18,7 @@ from altprop.bench.evaluate import evaluate
 from altprop.bench.protocol import Budget
 from altprop.bench.source import source_hash
 from altprop.bench.store import Store
-from altprop.errors import UsageError
+from altprop.errors import UsageError, UsageWarning, heard
 from altprop.rule import Metrics, Rule
 from altprop.tasks import Task, jitter, order
 
@@ -137,7 +137,9 @@ class Run:
         self.plan, self.store, self.id = plan, store, run
         self.folder = store.path.with_suffix(store.path.suffix + ".checkpoints")
         self.device = torch.device(plan.process.device)
-        self.rule: Rule = plan.contender.build(plan.setting, plan.seed).to(self.device)
+        self.said: list[str] = []
+        with heard(self._hear):
+            self.rule: Rule = plan.contender.build(plan.setting, plan.seed).to(self.device)
         self.clock, self.finishing = meter.Clock(), meter.Clock()
         self.epoch = -1
         self.samples, self.operations, self.peak = 0, 0, 0
@@ -149,6 +151,11 @@ class Run:
 
     def train(self, advance: Callable[[float], None]) -> None:
         """To the end of the budget; points and checkpoints go to the store as they come."""
+        with heard(self._hear):
+            self._train(advance)
+        self._end("ok", self._remark())
+
+    def _train(self, advance: Callable[[float], None]) -> None:
         if self.samples == 0:
             self._measure()
         while (progress := self._progress()) < 1.0:
@@ -170,12 +177,17 @@ class Run:
             if self._due(before):
                 self._measure()
             advance(self._progress())
-        self._end("ok", self._remark())
+
+    def _hear(self, warning: UsageWarning) -> None:
+        """What the rule warns of is for the table, once."""
+        if str(warning) not in self.said:
+            self.said.append(str(warning))
 
     def _remark(self) -> str:
-        """What a reader of the table should know of the last epoch, in words."""
+        """What a reader of the table should know of the last epoch, and what the rule warned of, in words."""
         share = self.unsettled.total / max(self.unsettled.weight, 1)
-        return f"in {share:.0%} of its last steps states did not settle" if share > UNSETTLED else ""
+        unsettled = [f"in {share:.0%} of its last steps states did not settle"] if share > UNSETTLED else []
+        return "; ".join(unsettled + self.said)
 
     def _step(self, x: Tensor, y: Tensor) -> Metrics:
         return self.rule.step(x, y)
@@ -264,6 +276,7 @@ class Run:
             "peak": self.peak,
             "losses": vars(self.losses),
             "unsettled": vars(self.unsettled),
+            "said": self.said,
             "clock": vars(self.clock),
             "finishing": vars(self.finishing),
         }
@@ -280,8 +293,9 @@ class Run:
         position = state["position"]
         self.samples, self.operations = position["samples"], position["operations"]
         self.per_sample, self.peak = position["per_sample"], position["peak"]
-        for name in ("losses", "unsettled"):  # runs saved by older versions may have none
+        for name in ("losses", "unsettled"):  # runs saved by older versions may have none, and nothing said
             setattr(self, name, Mean(**position.get(name, {})))
+        self.said = position.get("said", [])
         self.clock, self.finishing = meter.Clock(**position["clock"]), meter.Clock(**position["finishing"])
 
     def stop(self, status: str, reason: str = "") -> None:
