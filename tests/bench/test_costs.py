@@ -6,7 +6,7 @@ import pandas as pd
 
 from altprop.bench import costs
 
-STUDY = costs.Study("digits", {"mlp": (24, 24)}, epochs=1, seeds=2, batch=32, rounds=2)
+STUDY = costs.Study("digits", {"mlp": (24, 24)}, epochs=1, seeds=2, batch=32, rounds=2, multiples=(0.1, 1.0))
 
 
 def test_the_study_is_published(tmp_path: Path) -> None:

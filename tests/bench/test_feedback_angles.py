@@ -7,7 +7,15 @@ import pandas as pd
 from altprop.bench import feedback_angles
 
 STUDY = feedback_angles.Study(
-    task="digits", width=16, epochs=1, seeds=1, looks=2, rules=("feedback-alignment",), partial=("backprop",), depth=2
+    task="digits",
+    width=16,
+    epochs=1,
+    seeds=1,
+    looks=2,
+    rules=("feedback-alignment",),
+    partial=("backprop",),
+    depth=2,
+    multiples=(0.3, 1.0),
 )
 
 

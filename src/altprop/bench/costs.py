@@ -1,7 +1,8 @@
 """The study of costs: one table for rules of every family and the controls of backpropagation, with a verdict a column.
 
-Accuracy after a short budget, seconds of a step as a ratio to backpropagation's (all rules in turn in every round, one
-thread), operations, peak bytes of a step, and bytes of what only training has.
+Accuracy after a short budget, each rule at rates chosen on validation alike; seconds of a step as a ratio to
+backpropagation's (all rules in turn in every round, one thread), operations, peak bytes of a step, and bytes of what
+only training has.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import tyro
 from rich.console import Console
 from torch import Tensor
@@ -21,8 +21,9 @@ from altprop.bench import meter
 from altprop.bench.compare import shaped
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
-from altprop.bench.evaluate import accuracy
+from altprop.bench.evaluate import Scores, scores
 from altprop.bench.publish import markdown, write_page
+from altprop.bench.rates import Tuned, rated, tuned
 from altprop.bench.speed import ratio, seconds
 from altprop.bench.stats import interval, paired
 from altprop.bench.teaching import trained
@@ -58,6 +59,7 @@ class Study:
     seeds: int = 3
     batch: int = 128
     rounds: int = 20
+    multiples: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
 
     def data(self, net: str) -> Task:
         return shaped(tasks.load(self.task), net)
@@ -82,15 +84,25 @@ def measure(study: Study) -> Iterator[dict[str, object]]:
         data, setting, chosen = study.data(net), study.setting(net), study.contenders(net)
         batch = data.train.batch(slice(0, study.batch))
         times = step_ratios({name: c.build(setting, 0) for name, c in chosen.items()}, *batch, study.rounds)
-        for seed in range(study.seeds):
-            for name, c in chosen.items():
-                with Process().applied(seed):
-                    cost = meter.cost(c.build(setting, seed), *batch)
-                    test = tested(trained(c, setting, data, study.epochs, seed), data)
-                only = FLOAT_BYTES * (cost.parameters - cost.parameters_inference)
-                yield {"net": net, "rule": name, "seed": seed, "test": test, "step_ratio": times[name],
-                       "operations": cost.step_operations, "peak_bytes": cost.peak_step_bytes,
-                       "training_only_bytes": only}  # fmt: skip
+        for name, c in chosen.items():
+            with Process().applied(0):
+                cost = meter.cost(c.build(setting, 0), *batch)
+            multiple, tests = at_best_rate(c, setting, data, study)
+            only = FLOAT_BYTES * (cost.parameters - cost.parameters_inference)
+            for seed, test in enumerate(tests):
+                yield {"net": net, "rule": name, "seed": seed, "multiple": multiple, "test": test,
+                       "step_ratio": times[name], "operations": cost.step_operations,
+                       "peak_bytes": cost.peak_step_bytes, "training_only_bytes": only}  # fmt: skip
+
+
+def at_best_rate(c: Contender, setting: Setting, data: Task, study: Study) -> Tuned:
+    """The multiple of the contender's rates that is best on validation, and the test accuracy of each seed at it."""
+
+    def taught(multiple: float, seed: int) -> Scores:
+        with Process().applied(seed):
+            return scores(trained(rated(c, multiple), setting, data, study.epochs, seed), data)
+
+    return tuned(taught, study.multiples, study.seeds)
 
 
 def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> dict[str, float]:
@@ -105,13 +117,6 @@ def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> di
     return {name: ratio(taken, times["backprop"]) for name, taken in times.items()}
 
 
-def tested(rule: Rule, data: Task) -> float:
-    """Test accuracy of the predictor that does best on validation."""
-    here = torch.device("cpu")
-    best = max(rule.predictors().values(), key=lambda predict: accuracy(predict, data.validation, None, here))
-    return accuracy(best, data.test, None, here)
-
-
 COLUMNS = {
     "test": "test accuracy",
     "step_ratio": "seconds of a step",
@@ -123,11 +128,15 @@ COLUMNS = {
 
 def page(table: pd.DataFrame, study: Study) -> str:
     """The study in Markdown: for each net a table, and a verdict on each column."""
+    *rest, last = (f"{multiple:g}" for multiple in study.multiples)
+    multiples = f"{', '.join(rest)} and {last}"
     parts = [
         f"""# What rules cost
 
 Made by `python -m altprop.bench.costs` (this page too). {study.task}, {study.epochs} epochs, {study.seeds} seeds, each
-rule with its own contender's settings; test accuracy at the last epoch, of the predictor that does best on validation.
+rule with its own contender's settings, its activation among them (whose seconds count), at {multiples}
+times its rates, whichever is best on validation (one seed); test accuracy at the last epoch, of the predictor that does
+best on validation.
 Seconds, operations and peak bytes are those of one step on {study.batch} samples, as ratios to backpropagation's:
 seconds are medians over {study.rounds} rounds in which all rules take turns, one thread; peak bytes leave out
 parameters, optimizer state and the batch. The last column is what no prediction reads: local heads, feedback weights.
@@ -148,11 +157,13 @@ def costs(own: pd.DataFrame) -> str:
     for rule, group in own.groupby("rule", sort=False):
         mean, low, high = interval(100 * group["test"])
         first = group.iloc[0]
-        rows.append([str(rule), f"{mean:.2f} %", f"{low:.2f} to {high:.2f}" if len(group) > 1 else "",
-                     f"{first['step_ratio']:.2f}", f"{first['operations'] / plain['operations']:.2f}",
-                     f"{first['peak_bytes'] / plain['peak_bytes']:.2f}",
-                     f"{first['training_only_bytes']:,}"])  # fmt: skip
-    return markdown(["rule", "test", "interval", "seconds", "operations", "peak bytes", "training only, bytes"], rows)
+        within = f"{low:.2f} to {high:.2f}" if len(group) > 1 else ""
+        ratios = [f"{first[column] / plain[column]:.2f}" for column in ("step_ratio", "operations", "peak_bytes")]
+        only = f"{first['training_only_bytes']:,}"
+        rows.append([str(rule), f"{first['multiple']:g}", f"{mean:.2f} %", within, *ratios, only])
+    return markdown(
+        ["rule", "rates ×", "test", "interval", "seconds", "operations", "peak bytes", "training only, bytes"], rows
+    )
 
 
 def verdicts(own: pd.DataFrame) -> list[str]:

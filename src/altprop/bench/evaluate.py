@@ -1,7 +1,8 @@
 """Evaluation: every predictor of a rule on train, validation and test; never trains, never on the training clock."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,24 @@ def evaluate(rule: Rule, task: Task, device: torch.device) -> list[dict[str, Any
         for name, predict in predictors.items()
         for split, limit in (("train", protocol.TRAIN_EVALUATED), ("validation", None), ("test", None))
     ]
+
+
+class Scores(NamedTuple):
+    """Accuracies of one predictor; 0 where its scores are not finite."""
+
+    validation: float
+    test: float
+
+
+@torch.no_grad()
+def scores(rule: Rule, task: Task) -> Scores:
+    """Those of the predictor that does best on validation."""
+    rule.eval()
+    found = []
+    for predict in rule.predictors().values():
+        each = (accuracy(predict, split, None, torch.device("cpu")) for split in (task.validation, task.test))
+        found.append(Scores(*(0.0 if math.isnan(score) else score for score in each)))
+    return max(found, key=lambda each: each.validation)
 
 
 def accuracy(predict: Callable[[Tensor], Tensor], split: Split, limit: int | None, device: torch.device) -> float:

@@ -5,10 +5,10 @@ backpropagation's; and what is left of the accuracy where only some of five hidd
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 import tyro
 from rich.console import Console
 from torch import Tensor
@@ -18,8 +18,9 @@ from altprop.analysis.alignment import by_backprop, compare, updates
 from altprop.analysis.angles import angles
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender
-from altprop.bench.evaluate import accuracy
+from altprop.bench.evaluate import Scores, scores
 from altprop.bench.publish import markdown, write_page
+from altprop.bench.rates import rated, tuned
 from altprop.bench.stats import interval
 from altprop.bench.teaching import lessons, teach
 from altprop.bench.train import Process
@@ -32,8 +33,7 @@ FOLDER, FILE = "feedback_angles", "feedback_angles.md"
 HEAD = """# Angles of feedback
 
 Made by `python -m altprop.bench.feedback_angles` (this page too). MNIST, {epochs} epochs ({partial_epochs}
-where only some blocks get feedback), {seeds} seeds, test accuracy at the last epoch, every rule with its contender's
-settings.
+where only some blocks get feedback), {seeds} seeds, every rule with its contender's settings.
 """
 
 
@@ -50,6 +50,7 @@ class Study:
     rules: tuple[str, ...] = ("feedback-alignment", "sign-symmetry", "kolen-pollack", "weight-mirror",
                               "direct-feedback-alignment", "sign-direct-feedback-alignment",
                               "direct-random-target-projection", "direct-kolen-pollack")  # fmt: skip
+    multiples: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     partial: tuple[str, ...] = ("direct-feedback-alignment", "feedback-alignment", "backprop")
     depth: int = 5
 
@@ -88,19 +89,27 @@ def looked(rule: Rule, x: Tensor, y: Tensor, about: dict[str, object]) -> Iterat
 
 
 def some(study: Study) -> Iterator[dict[str, object]]:
-    """One row a rule, number of hidden blocks that learn, end from which they are counted, and seed."""
-    data = study.data()
+    """One row a rule, number of hidden blocks that learn, end from which they are counted, and seed; each at the rate
+    that is best for it."""
     for rule in study.partial:
         chosen, setting = study.contender(rule, study.depth)
         for count in range(study.depth + 1):
             for end in ("output", "input") if 0 < count < study.depth else ("both",):
-                for seed in range(study.seeds):
-                    with Process().applied(seed):
-                        learner = learning(chosen, setting, seed, count, end)
-                        teach(learner, data, chosen.batch_size or 128, study.partial_epochs, seed)
-                        learner.eval()
-                        test = accuracy(learner, data.test, None, torch.device("cpu"))
-                    yield {"rule": rule, "blocks": count, "end": end, "seed": seed, "test": test}
+                at = partial(taught, study, chosen, setting, count, end)
+                multiple, tests = tuned(at, study.multiples, study.seeds)
+                for seed, test in enumerate(tests):
+                    yield {"rule": rule, "blocks": count, "end": end, "seed": seed, "multiple": multiple, "test": test}
+
+
+def taught(
+    study: Study, chosen: Contender, setting: Setting, count: int, end: str, multiple: float, seed: int
+) -> Scores:
+    """What comes of so many blocks, counted from one end, that learn at a multiple of the contender's rates."""
+    data = study.data()
+    with Process().applied(seed):
+        learner = learning(rated(chosen, multiple), setting, seed, count, end)
+        teach(learner, data, chosen.batch_size or 128, study.partial_epochs, seed)
+        return scores(learner, data)
 
 
 def learning(chosen: Contender, setting: Setting, seed: int, count: int, end: str) -> Rule:
@@ -155,17 +164,20 @@ the same net: on 1,000 training images; below 90 it points downhill.
 def of_some(table: pd.DataFrame, folder: Path) -> str:
     turning.draw_some(table, folder)
     rows = []
-    for (rule, blocks, end), these in table.groupby(["rule", "blocks", "end"], sort=False):
+    for (rule, blocks, end, multiple), these in table.groupby(["rule", "blocks", "end", "multiple"], sort=False):
         mean, low, high = interval(100 * these["test"])
         where = "" if end == "both" else f"from the {end}"
-        rows.append([str(rule), f"{blocks} {where}".strip(), f"{mean:.2f} %", f"{low:.2f} to {high:.2f}"])
+        rows.append(
+            [str(rule), f"{blocks} {where}".strip(), f"{multiple:g}", f"{mean:.2f} %", f"{low:.2f} to {high:.2f}"]
+        )
     return f"""## Feedback in only some of five blocks
 
-784 and five hidden blocks of 256; the hidden blocks that do not learn stay as they were drawn, and the output block
+784 and five hidden blocks of 256, test accuracy at the last epoch, each row at the multiple of its contender's rates
+that is best on validation (one seed). The hidden blocks that do not learn stay as they were drawn, and the output block
 learns always. Counted from the input, the error of feedback alignment and backpropagation still comes down through the
 blocks that do not learn; that of direct feedback alignment goes past them.
 
-{markdown(["rule", "hidden blocks that learn", "test", "interval"], rows)}
+{markdown(["rule", "hidden blocks that learn", "rates ×", "test", "interval"], rows)}
 
 ![accuracy against the number of blocks that learn]({FOLDER}/some.png)
 """

@@ -1,15 +1,20 @@
 """A rate of its own for each row of a study: a rate that suits one may not suit another."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import pandas as pd
 
-from altprop.bench.contender import Optimizer
+from altprop.bench.contender import Contender, Optimizer
+from altprop.bench.evaluate import Scores
 from altprop.bench.stats import final
 from altprop.bench.train import Plan
+from altprop.errors import UsageError
 
+Tuned = tuple[float, list[float]]
+"""A multiple of a rate, and the test accuracy of each seed at it."""
 Row = TypeVar("Row")
 Multiple = TypeVar("Multiple", int, float)
 
@@ -19,6 +24,11 @@ def scaled(optimizer: Optimizer, factor: float) -> Optimizer:
     arguments = dict(optimizer.arguments)
     changed = {"lr": arguments["lr"] * factor, "weight_decay": arguments.get("weight_decay", 0.0) / factor}
     return replace(optimizer, arguments={**arguments, **changed})
+
+
+def rated(c: Contender, multiple: float) -> Contender:
+    """The contender with all its rates multiplied."""
+    return replace(c, optimizer={part: scaled(optimizer, multiple) for part, optimizer in c.optimizer.items()})
 
 
 def best_multiples(probes: Mapping[tuple[Row, Multiple], Plan], frame: pd.DataFrame) -> dict[Row, Multiple]:
@@ -33,3 +43,13 @@ def best_multiples(probes: Mapping[tuple[Row, Multiple], Plan], frame: pd.DataFr
         score = float(scores[plan.contender.rule, plan.contender.variant])
         best[row] = max(best.get(row, (-1.0, multiple)), (score, multiple))
     return {row: multiple for row, (_, multiple) in best.items()}
+
+
+def tuned(taught: Callable[[float, int], Scores], multiples: Sequence[float], seeds: int) -> Tuned:
+    """The multiple that is best on validation with the first seed; taught: what comes of a multiple and a seed."""
+    found = {}
+    for multiple in multiples:
+        with suppress(UsageError):  # weights that grow without bound at this rate
+            found[multiple] = taught(multiple, 0)
+    best = max(found, key=lambda multiple: found[multiple].validation)
+    return best, [found[best].test, *(taught(best, seed).test for seed in range(1, seeds))]
