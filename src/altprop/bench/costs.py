@@ -5,12 +5,13 @@ backpropagation's (all rules in turn in every round, one thread), operations, pe
 only training has.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tyro
 from rich.console import Console
@@ -24,10 +25,11 @@ from altprop.bench.contenders import contender
 from altprop.bench.evaluate import Scores, scores
 from altprop.bench.publish import markdown, write_page
 from altprop.bench.rates import Tuned, rated, tuned
-from altprop.bench.speed import ratio, seconds
+from altprop.bench.speed import seconds
 from altprop.bench.stats import interval, paired
 from altprop.bench.teaching import trained
 from altprop.bench.train import Process
+from altprop.errors import UsageError
 from altprop.report.replace import replaced
 from altprop.rule import Rule
 from altprop.tasks import Task
@@ -59,7 +61,7 @@ class Study:
     seeds: int = 3
     batch: int = 128
     rounds: int = 20
-    multiples: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    multiples: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
 
     def data(self, net: str) -> Task:
         return shaped(tasks.load(self.task), net)
@@ -78,21 +80,42 @@ class Study:
         return found
 
 
-def measure(study: Study) -> Iterator[dict[str, object]]:
-    """One row a net, rule and seed."""
+def steps(study: Study) -> Iterator[dict[str, object]]:
+    """One row a net and rule: what a step costs; seconds over backpropagation's, the median of the rounds and its
+    quartiles."""
     for net in study.nets:
-        data, setting, chosen = study.data(net), study.setting(net), study.contenders(net)
-        batch = data.train.batch(slice(0, study.batch))
-        times = step_ratios({name: c.build(setting, 0) for name, c in chosen.items()}, *batch, study.rounds)
-        for name, c in chosen.items():
-            with Process().applied(0):
+        setting, chosen = study.setting(net), study.contenders(net)
+        batch = study.data(net).train.batch(slice(0, study.batch))
+        with Process().applied(0):
+            times = step_ratios({name: c.build(setting, 0) for name, c in chosen.items()}, *batch, study.rounds)
+            for name, c in chosen.items():
                 cost = meter.cost(c.build(setting, 0), *batch)
+                low, middle, high = times[name]
+                yield {"net": net, "rule": name, "seconds": middle, "seconds_low": low, "seconds_high": high,
+                       "operations": cost.step_operations, "peak_bytes": cost.peak_step_bytes,
+                       "training_only_bytes": FLOAT_BYTES * (cost.parameters - cost.parameters_inference)}  # fmt: skip
+
+
+def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step over backpropagation's, all rules in turn in every round: quartiles of the rounds."""
+    times: dict[str, list[float]] = {name: [] for name in built}
+    for round_ in range(rounds + 3):  # three rounds to warm up
+        for name, rule in built.items():
+            taken = seconds(partial(rule.step, x, y))
+            if round_ >= 3:
+                times[name].append(taken)
+    ratios = {name: np.divide(taken, times["backprop"]) for name, taken in times.items()}
+    return {name: np.percentile(own, (25, 50, 75)).tolist() for name, own in ratios.items()}
+
+
+def accuracies(study: Study) -> Iterator[dict[str, object]]:
+    """One row a net, rule and seed: test accuracy, at the rate that is best for the rule."""
+    for net in study.nets:
+        data, setting = study.data(net), study.setting(net)
+        for name, c in study.contenders(net).items():
             multiple, tests = at_best_rate(c, setting, data, study)
-            only = FLOAT_BYTES * (cost.parameters - cost.parameters_inference)
             for seed, test in enumerate(tests):
-                yield {"net": net, "rule": name, "seed": seed, "multiple": multiple, "test": test,
-                       "step_ratio": times[name], "operations": cost.step_operations,
-                       "peak_bytes": cost.peak_step_bytes, "training_only_bytes": only}  # fmt: skip
+                yield {"net": net, "rule": name, "seed": seed, "multiple": multiple, "test": test}
 
 
 def at_best_rate(c: Contender, setting: Setting, data: Task, study: Study) -> Tuned:
@@ -105,21 +128,10 @@ def at_best_rate(c: Contender, setting: Setting, data: Task, study: Study) -> Tu
     return tuned(taught, study.multiples, study.seeds)
 
 
-def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> dict[str, float]:
-    """Seconds of a step over backpropagation's, all rules in turn in every round, one thread."""
-    with Process().applied(0):
-        times: dict[str, list[float]] = {name: [] for name in built}
-        for round_ in range(rounds + 3):  # three rounds to warm up
-            for name, rule in built.items():
-                taken = seconds(partial(rule.step, x, y))
-                if round_ >= 3:
-                    times[name].append(taken)
-    return {name: ratio(taken, times["backprop"]) for name, taken in times.items()}
-
-
+PARTS: Mapping[str, Callable[[Study], Iterator[dict[str, object]]]] = {"steps": steps, "accuracies": accuracies}
 COLUMNS = {
     "test": "test accuracy",
-    "step_ratio": "seconds of a step",
+    "seconds": "seconds of a step",
     "operations": "operations of a step",
     "peak_bytes": "peak bytes of a step",
     "training_only_bytes": "bytes that only training has",
@@ -138,10 +150,9 @@ rule with its own contender's settings, its activation among them (whose seconds
 times its rates, whichever is best on validation (one seed); test accuracy at the last epoch, of the predictor that does
 best on validation.
 Seconds, operations and peak bytes are those of one step on {study.batch} samples, as ratios to backpropagation's:
-seconds are medians over {study.rounds} rounds in which all rules take turns, one thread; peak bytes leave out
-parameters, optimizer state and the batch. The last column is what no prediction reads: local heads, feedback weights.
-Forward-forward and its kin have heads in the place of the output block. Rules that do not take a net are not in its
-table.
+seconds are medians over {study.rounds} rounds in which all rules take turns, one thread, with quartiles (where those of
+two rules overlap, neither is faster); peak bytes leave out parameters, optimizer state and the batch. The last column
+is what no prediction reads: local heads, feedback weights. Forward-forward has heads in the place of the output block.
 """
     ]
     for net, own in table.groupby("net", sort=False):
@@ -158,9 +169,10 @@ def costs(own: pd.DataFrame) -> str:
         mean, low, high = interval(100 * group["test"])
         first = group.iloc[0]
         within = f"{low:.2f} to {high:.2f}" if len(group) > 1 else ""
-        ratios = [f"{first[column] / plain[column]:.2f}" for column in ("step_ratio", "operations", "peak_bytes")]
+        took = f"{first['seconds']:.2f} ({first['seconds_low']:.2f} to {first['seconds_high']:.2f})"
+        ratios = [f"{first[column] / plain[column]:.2f}" for column in ("operations", "peak_bytes")]
         only = f"{first['training_only_bytes']:,}"
-        rows.append([str(rule), f"{first['multiple']:g}", f"{mean:.2f} %", within, *ratios, only])
+        rows.append([str(rule), f"{first['multiple']:g}", f"{mean:.2f} %", within, took, *ratios, only])
     return markdown(
         ["rule", "rates ×", "test", "interval", "seconds", "operations", "peak bytes", "training only, bytes"], rows
     )
@@ -168,16 +180,19 @@ def costs(own: pd.DataFrame) -> str:
 
 def verdicts(own: pd.DataFrame) -> list[str]:
     """One line a column: the best rule beside the best of backpropagation and its controls."""
-    means: dict[Any, Any] = own.groupby("rule", sort=False)[list(COLUMNS)].mean().to_dict("index")
+    means: dict[Any, Any] = own.groupby("rule", sort=False).mean(numeric_only=True).to_dict("index")
     controls = [rule for rule in means if rule in CONTROLS]
     others = [rule for rule in means if rule not in CONTROLS]
     found = []
     for column, words in COLUMNS.items():
         ahead = {rule: row[column] if column == "test" else -row[column] for rule, row in means.items()}
         best, rival = (max(names, key=ahead.__getitem__) for names in (others, controls))
-        low = high = ahead[best] - ahead[rival]  # counts do not vary from seed to seed
+        low = high = ahead[best] - ahead[rival]  # counts are the same every time
         if column == "test":
             _, low, high = paired(own[own["rule"] == best], own[own["rule"] == rival], column)
+        elif column == "seconds":
+            low = means[rival]["seconds_low"] - means[best]["seconds_high"]
+            high = means[rival]["seconds_high"] - means[best]["seconds_low"]
         verdict = "better than" if low > 0 else "worse than" if high < 0 else "no better than"
         plain = means["backprop"][column]
         one, other = (shown(column, means[rule][column], plain) for rule in (best, rival))
@@ -195,23 +210,28 @@ def shown(column: str, value: float, plain: float) -> str:
     return f"{value:,.0f}" if column == "training_only_bytes" else f"{value / plain:.2f}"
 
 
-def run(study: Study, output: Path) -> None:
-    """Measure, and write the rows and the page."""
-    table = pd.DataFrame(measure(study))
+def run(study: Study, output: Path, parts: tuple[str, ...] = tuple(PARTS)) -> None:
+    """Measure these parts, and write the page from all that is there."""
     folder = output / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with replaced(folder / "rows.csv") as path:
-        table.to_csv(path, index=False, float_format="%.6g")
+    for part in parts:
+        with replaced(folder / f"{part}.csv") as path:
+            pd.DataFrame(PARTS[part](study)).to_csv(path, index=False, float_format="%.6g")
+    missing = [part for part in PARTS if not (folder / f"{part}.csv").exists()]
+    if missing:
+        raise UsageError(f"{folder} has no {missing[0]}.csv, without which there is no page; add --parts {missing[0]}")
+    table = pd.read_csv(folder / "accuracies.csv").merge(pd.read_csv(folder / "steps.csv"), on=["net", "rule"])
     write_page(output / FILE, page(table, study))
 
 
-def main(output: Path = Path("docs/results")) -> None:
+def main(output: Path = Path("docs/results"), parts: tuple[str, ...] = tuple(PARTS)) -> None:
     """Measure what rules cost, and write the page with its rows.
 
     Args:
         output: the folder for what is published.
+        parts: steps, accuracies; one that is not measured anew stays as it is.
     """
-    run(Study(), output)
+    run(Study(), output, parts)
     Console().print(f"written: {output / FILE}")
 
 
