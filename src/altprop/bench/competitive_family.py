@@ -126,8 +126,7 @@ def soft_hebb_conv(setting: Setting) -> Contender:
             "normalise": "unit",
             "penalty": 0.02,
             "settle": 0.18,  # of two epochs, about 15,000 images: the body gets worse from more
-            "decay": True,
         },
         optimizer={**two.optimizer, "blocks.1": sgd(0.05), "blocks.5": sgd(0.01)},
-        card=Card("triangle", tuning="penalty, depth, kernels, grid, settle and decay on validation with one seed"),
+        card=Card("triangle", tuning="penalty, depth, kernels, grid and settle on validation with one seed"),
     )

@@ -41,9 +41,8 @@ def convolutions(setting: Setting) -> list[Contender]:
 def three_convolutions(setting: Setting) -> list[Contender]:
     """Wide kernels, which suit learning; with narrow ones random filters do better, and are a control, too."""
     chosen = family.soft_hebb_conv(setting)
-    still = replace(chosen, options={**chosen.options, "decay": False})  # a body that is frozen has no rate
-    narrow = replace(still, net_options={**still.net_options, "kernels": (5, 3, 3)})
-    return [*beside_random(chosen, still), frozen(narrow, NARROW, narrow.optimizer)]
+    narrow = replace(chosen, net_options={**chosen.net_options, "kernels": (5, 3, 3)})
+    return [*beside_random(chosen, chosen), frozen(narrow, NARROW, narrow.optimizer)]
 
 
 def side_by_side(setting: Setting) -> list[Contender]:
