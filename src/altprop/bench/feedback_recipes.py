@@ -14,7 +14,8 @@ Made by `make recipes` (this page too); one recipe alone by `python -m altprop.b
 heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; what was chosen was chosen on
 validation; below is test accuracy at the last epoch, not the best one, one thread. Goals are this project's; published
 numbers are from the papers or logs named beside them, mostly of deeper nets that learn for longer. A
-user's own residual net, converted to feedback rules by one line, has [a page of its own](converted.md). {interval}.
+user's own residual net, converted to feedback rules by one line, has [a page of its own](converted.md), and so have
+[angles through training, and feedback in only some blocks](feedback_angles.md). {interval}.
 """
 CCL = "six layers of 256, 100 epochs, in the CCL paper's first table"
 LOG = "log of the code of Nøkland 2016, 2x800, 300 epochs"
