@@ -10,7 +10,7 @@ Made by `make recipes` (this page too); one recipe alone by `python -m altprop.b
 heading as the name. MNIST: 50,000 training, 10,000 validation and 10,000 test images; what was chosen was chosen on
 validation; below is test accuracy at the last epoch, not the best one, one thread. Goals are this project's; published
 numbers are their authors'. Accuracy and memory against the size of a module are on [a page of their
-own](block_sizes.md). {interval}.
+own](block_sizes.md), and so are [costs beside rules of other families](costs.md). {interval}.
 """
 EIDNES = "Nøkland & Eidnes 2019"
 
