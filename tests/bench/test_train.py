@@ -141,9 +141,9 @@ def test_the_training_loss_of_the_epoch_so_far_is_stored(tmp_path: Path) -> None
 
 
 def test_the_table_says_what_a_rule_warns_of(tmp_path: Path) -> None:
-    frame = compare("digits", ["hebbian-pca"], seeds=1, samples=640, width=128, store=tmp_path / "s.db")
+    frame = compare("digits", ["hebbian-pca"], net="conv", seeds=1, samples=640, width=16, store=tmp_path / "s.db")
     (reason,) = frame.loc[(frame["rule"] == "hebbian-pca") & (frame["variant"] == ""), "reason"].unique()
-    assert reason.count("HebbianPCA: block 1 has 128 units, and its input only rank 64") == 1
+    assert reason.count("HebbianPCA: block 1 has 16 units, and its input only rank 9") == 1
 
 
 def test_the_table_says_when_states_did_not_settle(tmp_path: Path) -> None:
