@@ -2,22 +2,13 @@
 `Setting` to a `Contender`.
 """
 
-import math
-
 from altprop.bench.contender import Card, Contender, Setting, adam, hidden, sgd
-
-
-def components(setting: Setting) -> tuple[int, ...]:
-    """The common net's hidden widths, but no more units than a flat input has components."""
-    shape = setting.problem.input_shape
-    most = shape[0] if len(shape) == 1 and shape[0] else math.inf
-    return tuple(int(min(width, most)) for width in hidden(setting))
 
 
 def hebbian_pca(setting: Setting) -> Contender:
     return Contender(
         "hebbian-pca",
-        components(setting),
+        hidden(setting),
         output=False,
         act="tanh",
         init="lecun",
@@ -31,7 +22,7 @@ def hebbian_pca(setting: Setting) -> Contender:
 def lateral_pca(setting: Setting) -> Contender:
     return Contender(
         "lateral-pca",
-        components(setting),
+        hidden(setting),
         output=False,
         act="tanh",
         init="lecun",
@@ -45,7 +36,7 @@ def hebbian_ica(setting: Setting) -> Contender:
     conv = setting.net == "conv"  # whose hidden images have too many values to be whitened
     return Contender(
         "hebbian-ica",
-        components(setting),
+        hidden(setting),
         output=False,
         act="tanh",
         init="lecun",

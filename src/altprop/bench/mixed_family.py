@@ -1,7 +1,6 @@
 """The contenders with a third factor, and those that mix rules on one net: one plain function each."""
 
 from altprop.bench.contender import TUNED, Card, Contender, Setting, adam, hidden
-from altprop.bench.hebbian_family import components
 
 
 def three_factor(setting: Setting) -> Contender:
@@ -11,5 +10,4 @@ def three_factor(setting: Setting) -> Contender:
 
 def pca_and_feedback(setting: Setting) -> Contender:
     card = Card(tuning=TUNED, note="the first block by Hebbian PCA, the others by direct feedback alignment")
-    widths = (*components(setting)[:1], *hidden(setting)[1:])
-    return Contender("mixed", widths, schedule="cosine", card=card)
+    return Contender("mixed", hidden(setting), schedule="cosine", card=card)
