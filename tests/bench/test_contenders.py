@@ -15,6 +15,7 @@ from altprop.bench.overrides import override
 from altprop.bench.protocol import Budget
 from altprop.bench.train import Process
 from altprop.rules import RULES
+from altprop.rules.forward_only.forward_forward import ForwardForward
 from altprop.rules.hebbian.body import Hebbian
 from altprop.rules.hebbian.mixed import Mixed
 from altprop.tasks import Split, load
@@ -22,6 +23,13 @@ from altprop.tasks.task import divided
 
 SETTING = Setting("digits", Problem((64,), 10), "mlp", 32, 2)
 DIGITS = load("digits")
+
+
+def test_forward_forward_shows_the_label_to_every_place_of_an_image() -> None:
+    setting = Setting("digits", DIGITS.problem, "conv", 8, 2)
+    rule = contender("forward-forward", setting).build(setting, 0)
+    assert isinstance(rule, ForwardForward) and not rule.claims.same_net
+    assert rule.net[0].affine.in_channels == DIGITS.problem.input_shape[0] + 1
 
 
 @pytest.mark.parametrize("name", RULES)

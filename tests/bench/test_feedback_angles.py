@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from altprop.bench import feedback_angles
+from altprop.report import turning
 
 STUDY = feedback_angles.Study(
     task="digits",
@@ -40,3 +41,12 @@ def test_which_blocks_learn() -> None:
     for count, end, expected in ((1, "output", [1, 2]), (1, "input", [0, 2]), (2, "both", [0, 1, 2]), (0, "both", [2])):
         rule = feedback_angles.learning(chosen, setting, 0, count, end)
         assert list(rule.optimizers) == [f"blocks.{i}" for i in expected]
+
+
+def test_every_rule_and_end_is_drawn(tmp_path: Path) -> None:
+    rules = ("direct-feedback-alignment", "feedback-alignment", "backprop")
+    rows = [(rule, blocks, end, seed, 0.9) for rule in rules for seed in (0, 1)
+            for blocks, end in ((0, "both"), (1, "output"), (1, "input"), (2, "both"))]  # fmt: skip
+    turning.draw_some(pd.DataFrame(rows, columns=["rule", "blocks", "end", "seed", "test"]), tmp_path)
+    text = (tmp_path / "some.svg").read_text()
+    assert all(f"{rule}, from the {end}" in text for rule in rules for end in ("output", "input"))

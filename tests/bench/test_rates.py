@@ -5,8 +5,17 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from altprop import nets
+from altprop.bench import evaluate as evaluating
 from altprop.bench.ablation import BASE, Study
-from altprop.bench.rates import best_multiples
+from altprop.bench.contender import Setting
+from altprop.bench.contenders import contender
+from altprop.bench.evaluate import Scores
+from altprop.bench.rates import best_multiples, rated, tuned
+from altprop.errors import UsageError
+from altprop.rule import Problem
+from altprop.rules.reference.backprop import Backprop
+from altprop.tasks import load
 
 STUDY = Study("digits", width=16)
 COMMON = {
@@ -41,3 +50,30 @@ def test_the_best_multiple_has_the_highest_mean_on_validation(values: dict[float
         for split in ("validation", "test")
     ]
     assert best_multiples(probes, pd.DataFrame(rows)) == {"row": best}
+
+
+def test_what_validation_prefers_is_tested_with_every_seed() -> None:
+    called = []
+
+    def taught(multiple: float, seed: int) -> Scores:
+        called.append((multiple, seed))
+        if multiple == 3.0:
+            raise UsageError("weights grow without bound")
+        return Scores(validation=0.9 - multiple, test=multiple + 0.01 * seed)
+
+    assert tuned(taught, (1.0, 0.1, 3.0), 3) == (0.1, pytest.approx([0.1, 0.11, 0.12]))
+    assert called == [(1.0, 0), (0.1, 0), (3.0, 0), (0.1, 1), (0.1, 2)]
+
+
+def test_all_rates_of_a_contender_are_multiplied() -> None:
+    chosen = contender("forward-forward", Setting("digits", Problem((64,), 10), "mlp", 16, 2))
+    before, after = ({part: o.arguments["lr"] for part, o in c.optimizer.items()} for c in (chosen, rated(chosen, 0.5)))
+    assert after == {part: 0.5 * rate for part, rate in before.items()} and len(after) == 2
+
+
+def test_the_predictor_that_is_best_on_validation_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, rule = load("digits").flat(), Backprop(nets.mlp([64, 8], classes=10))
+    found = {"a": (0.9, 0.5), "b": (0.8, 0.99), "c": (float("nan"), 1.0)}
+    monkeypatch.setattr(Backprop, "predictors", lambda self: {name: name for name in found})
+    monkeypatch.setattr(evaluating, "accuracy", lambda name, split, *_: found[name][split is task.test])
+    assert evaluating.scores(rule, task) == Scores(0.9, 0.5)

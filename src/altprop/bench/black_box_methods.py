@@ -7,7 +7,7 @@ from typing import Any
 from altprop.bench.cases import STRAIGHT_THROUGH
 from altprop.bench.contender import Contender, Setting
 from altprop.bench.contenders import contender, frozen
-from altprop.bench.rates import scaled
+from altprop.bench.rates import rated
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,8 @@ class Method:
         """The rule as it is tuned for the task, its rates multiplied, on this hardware (options of `nets.boxed`)."""
         tuned = contender(self.rule, setting)
         chosen = frozen(tuned, "") if self.readout else tuned
-        return replace(
-            chosen,
-            variant=self.variant(where),
-            net_options={**hardware, "derivative": self.derivative},
-            optimizer={part: scaled(o, multiple) for part, o in chosen.optimizer.items()},
-        )
+        options = {**hardware, "derivative": self.derivative}
+        return replace(rated(chosen, multiple), variant=self.variant(where), net_options=options)
 
 
 STRAIGHT = Method("backprop", STRAIGHT_THROUGH, "straight-through")

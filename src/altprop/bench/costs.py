@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import tyro
 from rich.console import Console
@@ -25,7 +24,7 @@ from altprop.bench.contenders import contender
 from altprop.bench.evaluate import Scores, scores
 from altprop.bench.publish import markdown, write_page
 from altprop.bench.rates import Tuned, rated, tuned
-from altprop.bench.speed import seconds
+from altprop.bench.speed import quartiles, seconds
 from altprop.bench.stats import interval, paired
 from altprop.bench.teaching import trained
 from altprop.bench.train import Process
@@ -104,8 +103,7 @@ def step_ratios(built: dict[str, Rule], x: Tensor, y: Tensor, rounds: int) -> di
             taken = seconds(partial(rule.step, x, y))
             if round_ >= 3:
                 times[name].append(taken)
-    ratios = {name: np.divide(taken, times["backprop"]) for name, taken in times.items()}
-    return {name: np.percentile(own, (25, 50, 75)).tolist() for name, own in ratios.items()}
+    return {name: quartiles(taken, times["backprop"]) for name, taken in times.items()}
 
 
 def accuracies(study: Study) -> Iterator[dict[str, object]]:

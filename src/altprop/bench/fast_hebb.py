@@ -12,7 +12,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from altprop.analysis.trace import Trace
 from altprop.bench import meter
 from altprop.bench.publish import markdown, write_page
+from altprop.bench.speed import quartiles
 from altprop.bench.train import Process
 from altprop.report.fast_hebb import draw
 from altprop.rules.hebbian.competition import responsibilities
@@ -199,7 +199,7 @@ def measure(rounds: int) -> pd.DataFrame:
 def row(name: str, forms: tuple[Update, Update], made: Made, times: list[list[float]]) -> Row:
     fast, naive = forms
     one, other = fast(*made), naive(*made)
-    low, ratio, high = np.quantile([slow / quick for quick, slow in times], (0.25, 0.5, 0.75))
+    low, ratio, high = quartiles([slow for _, slow in times], [quick for quick, _ in times])
     layer, _, y = made
     return {
         "update": name,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import tyro
@@ -95,7 +96,13 @@ def seconds(call: Callable[[], object]) -> float:
 
 def ratio(one: list[float], other: list[float]) -> float:
     """The median of the rounds' ratios: both were measured within the same moment of a noisy machine."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+    return quartiles(one, other)[1]
+
+
+def quartiles(one: list[float], other: list[float]) -> list[float]:
+    """Of the rounds' ratios: the lower one, the median, the upper one."""
+    found: list[float] = np.percentile(np.divide(one, other), (25, 50, 75)).tolist()
+    return found
 
 
 def speed(names: list[str], rounds: int) -> pd.DataFrame:
