@@ -1,6 +1,7 @@
 """`altprop.convert`: a user's model in a user's loop."""
 
 import copy
+import re
 from collections.abc import Callable
 
 import pytest
@@ -297,7 +298,8 @@ def test_what_cannot_be_converted_is_named(build: Callable[[], nn.Module], named
         altprop.convert(model, "usf")
     assert named in str(caught.value) and "leave=True" in str(caught.value) and "known" not in str(caught.value)
     assert type(model["known"]) is nn.Linear  # nothing was changed
-    altprop.convert(model, "usf", leave=True)
+    with pytest.warns(UserWarning, match="left to backpropagation: .*" + re.escape(named)):
+        altprop.convert(model, "usf", leave=True)
     assert isinstance(model["known"], FeedbackLinear)
     assert not any(isinstance(m, FeedbackLinear) for m in model["part"].modules())
 
@@ -313,7 +315,8 @@ def test_layers_beside_a_parameter_of_the_modules_own_are_converted() -> None:
 
     with pytest.raises(UsageError, match=r"those of the model \(a Layerscale, .* leave=True"):
         altprop.convert(Layerscale(), "usf")
-    model = altprop.convert(nn.Sequential(nn.Linear(3, 3), Layerscale()), "usf", leave=True)
+    with pytest.warns(UserWarning, match=r"left to backpropagation: 1 \(a Layerscale"):
+        model = altprop.convert(nn.Sequential(nn.Linear(3, 3), Layerscale()), "usf", leave=True)
     assert [type(m) for m in model.modules() if isinstance(m, nn.Linear)] == [FeedbackLinear] * 3
 
 

@@ -165,7 +165,7 @@ def test_bad_batches_are_refused_and_change_nothing(name: str, spoil: object, wo
 
 @every_rule
 def test_every_step_costs_the_same(name: str) -> None:
-    rule = teach(rule_of(name), batches(32, 2))
+    rule = teach(rule_of(name), batches(32, 4))  # at the 1st, 2nd and 4th a rule may look at what it sees
     x, y = batches(32, 1)[0]
     counts = []
     for _ in range(2):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from altprop import Backprop, Problem, SignalPropagation, UsageError, nets
+from altprop import Backprop, Diverged, Problem, SignalPropagation, UsageError, nets, rules
 from altprop.rule import Claims, Metrics, Rule
 from altprop.schedules import constant, cosine, fall, hold_then_fall
 
@@ -53,6 +53,26 @@ def test_schedule_multiplies_every_rate() -> None:
     rule.progress = 0.5  # the factor is of the base rate, not of the last one
     rule.step(torch.ones(1, 4))
     torch.testing.assert_close(weight, before - 0.5 * 0.75)
+
+
+DEEP_RULES = (
+    "backprop",
+    "kolen-pollack",
+    "weight-mirror",
+    "local-classifier",
+    "predsim",
+    "info-pro",
+    "deep-supervision",
+)
+
+
+@pytest.mark.parametrize("name", DEEP_RULES)
+def test_a_loss_that_is_no_number_any_more_is_said_so(name: str) -> None:
+    rule = rules.find(name)(nets.mlp([6, 8, 8], classes=3), optimizer=partial(torch.optim.SGD, lr=1e20))
+    x, y = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 3
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) after \d+ batches.* start anew with rates below 1e\+20"):
+        for _ in range(16):
+            rule.step(x, y)
 
 
 def test_optimizer_a_part() -> None:

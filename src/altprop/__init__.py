@@ -6,7 +6,7 @@ Everything here is loaded at its first use, so that `altprop --help` does not wa
 from importlib import import_module
 from typing import Any
 
-from altprop.errors import UsageError, UsageWarning
+from altprop.errors import Diverged, UsageError, UsageWarning
 from altprop.rules import RULES
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _PLACES = {
 }
 _MODULES = ("nets", "rule", "rules", "schedules", "tasks", "bench", "analysis", "report")
 
-__all__ = ["RULES", "UsageError", "UsageWarning", "__version__", *_PLACES, *_MODULES]
+__all__ = ["RULES", "Diverged", "UsageError", "UsageWarning", "__version__", *_PLACES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

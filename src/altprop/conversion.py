@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from altprop.errors import UsageError
+from altprop.errors import UsageError, warn
 from altprop.rules import places
 from altprop.rules.feedback.signs import glorot, signed, sizes
 from altprop.rules.feedback.ways import FeedbackConv2d, FeedbackLinear, parts, random_like, root_mean_square
@@ -90,7 +90,8 @@ def convert(
             anew in each pass); "kolen-pollack".
         scale: a factor for the feedback weights; at 1 they have the root mean square of the layer's own at this moment
             ("usf" and "brsf": at every moment).
-        leave: leave to backpropagation what cannot be converted, instead of refusing the model.
+        leave: leave to backpropagation what cannot be converted, and warn which parts these are and why, instead of
+            refusing the model.
         optimizer: the model's, if there is one already. Only "kolen-pollack" needs it: its feedback weights are
             parameters, and each joins the group of the weight that it stands beside. They become the weights only by
             decay, so give that optimizer a `weight_decay` (decoupled with Adam: AdamW).
@@ -118,6 +119,8 @@ def convert(
         )
     if not layers:
         raise UsageError(f"convert(model, {rule!r}): there is no nn.Linear and no nn.Conv2d in it that could learn so")
+    if others:
+        warn(f"convert(model, {rule!r}): left to backpropagation: {', '.join(others)}")
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
     # A stream of its own: one with the seed that the model was drawn from would give feedback that is like the weights.
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))

@@ -15,6 +15,10 @@ class UsageError(ValueError):
     """Bad input. The message is one sentence: what is wrong, where, and the way out."""
 
 
+class Diverged(UsageError):
+    """What a rule learns grew without bound; what it had learnt is lost."""
+
+
 class UsageWarning(UserWarning):
     """Work goes on, though hardly as it was meant. The message is one sentence: what, where, and the way out."""
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from altprop import nets
-from altprop.errors import UsageError
+from altprop.errors import Diverged, UsageError
 
 Metrics = dict[str, Tensor]
 """What a step reports: 0-dimensional detached tensors by name; "loss" is there for every rule. Rules that relax to a
@@ -194,11 +194,14 @@ class Rule(nn.Module):
         self._batches += 1
         self.train()
         try:
-            return self.learn(x, y)
+            metrics = self.learn(x, y)
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
             raise UsageError(f"{type(self).__name__}: {NO_DERIVATIVE}") from error
+        if self.looking:
+            check_loss(self, metrics["loss"])
+        return metrics
 
     @property
     def looking(self) -> bool:
@@ -341,6 +344,17 @@ def check_batch(rule: Rule, x: Tensor, y: Tensor | None) -> None:
             f"step(x, y): y has shape {tuple(y.shape)}, the problem's targets are (batch, {rule.problem.outputs}); "
             "reshape them, e.g. y[:, None] for one output"
         )
+
+
+def check_loss(rule: Rule, loss: Tensor) -> None:
+    """Raise Diverged if the loss is no longer a number."""
+    if bool(loss.isfinite()):
+        return
+    rates = [float(group["lr"]) for optimizer in rule.optimizers.values() for group in optimizer.param_groups]
+    raise Diverged(
+        f"{type(rule).__name__}: the loss is {float(loss)} after {rule._batches:,} batches, because weights grew "
+        f"without bound; start anew with rates below {max(rates, default=0.0):.3g}, the highest, or with smaller inputs"
+    )
 
 
 def check_inputs(rule: Rule, x: Float[Tensor, "batch ..."] | Tensor) -> None:

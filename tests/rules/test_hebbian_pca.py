@@ -36,6 +36,8 @@ def test_a_rate_above_the_bound_is_named_at_the_step_that_shows_it(kind: type) -
     x, y = batch(scale=4.0)
     x -= x.mean(0)
     bound = 0.5 / float(torch.linalg.eigvalsh(x.T @ x / len(x))[-1])
+    with pytest.warns(UserWarning, match=rf"rate of block 0, 0\.5, is above {2 * bound:.3g} .* choose {bound:.2g} or"):
+        rule.step(x, y)
     with pytest.raises(UsageError, match=rf"rate is 0\.\d+, above the stable bound of {bound:.3g} ") as caught:
         for step in range(50):
             rule.progress = step / 1000
@@ -44,6 +46,15 @@ def test_a_rate_above_the_bound_is_named_at_the_step_that_shows_it(kind: type) -
     calm = rule_on(kind, rate=0.9 * bound, relative=False, inputs="as they are", **options)
     for _ in range(50):
         calm.step(x, y)
+
+
+@BOTH
+def test_a_rate_at_which_units_swing_is_said_so_before_they_grow(kind: type) -> None:
+    x, y = batch(200)
+    x[:, 0] *= 5.0  # most of the mean square is one eigenvalue
+    with pytest.warns(UserWarning, match=r"block 0, 2, is above 1\.\d+ .* units swing .* choose 0\.\d+ or less"):
+        rule_on(kind, rate=2.0, inputs="as they are").step(x, y)
+    rule_on(kind, rate=1.0, inputs="as they are").step(x, y)
 
 
 def test_relative_rates_do_not_know_the_scale() -> None:
@@ -73,6 +84,17 @@ def test_more_units_than_the_rank_are_said_so(kind: type) -> None:
     x[:, 2:] = x[:, :1]
     with pytest.warns(UserWarning, match="has 4 units, and its input only rank 2"):
         rule_on(kind).step(x, y)
+
+
+@BOTH
+def test_a_rank_is_that_of_all_that_small_batches_showed(kind: type) -> None:
+    x, y = batch()
+    x[:, 2:] = x[:, :1]
+    rule = rule_on(kind)
+    with pytest.warns(UserWarning, match="has 4 units, and its input only rank 2") as said:
+        for i in range(0, 40, 5):
+            rule.step(x[i : i + 5], y[i : i + 5])
+    assert len(said) == 1
 
 
 def test_small_batches_are_gathered_until_they_tell() -> None:

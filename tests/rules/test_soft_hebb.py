@@ -146,9 +146,12 @@ def test_nets_that_cannot_be(make: Any, words: str) -> None:
         make()
 
 
-@pytest.mark.parametrize(("name", "size"), [("cifar-1", 32), ("cifar-2", 32), ("cifar", 32), ("stl", 96), ("stl-4", 96),
-                                            ("imagenet", 160)])  # fmt: skip
-def test_presets_build_and_learn(name: str, size: int) -> None:
+SIZES = {"stl": 96, "stl-4": 96, "imagenet": 160}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_build_and_learn(name: str) -> None:
+    size = SIZES.get(name, 32)
     problem = Problem((3, size, size), 4)
     rule = SoftHebb.preset(name, problem, width=1 / 48, readout="class-mean")
     own = PRESETS[name]
@@ -156,7 +159,7 @@ def test_presets_build_and_learn(name: str, size: int) -> None:
     assert [layer.out_channels for layer in layers] == [round(n / 48) for n in own.channels]
     rates = [rule.optimizers[f"blocks.{i}"].param_groups[0]["lr"] for i in rule.layers]
     assert tuple(rates) == own.rates and tuple(rule.inverse_temperature.values()) == own.inverse_temperature
-    assert rule.power == own.power
+    assert rule.power == own.power and rule.competition == own.competition
     before = [layer.weight.detach().clone() for layer in layers]
     x, y = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(2)
     rule.step(x, y)
@@ -172,7 +175,7 @@ def test_a_preset_of_the_authors_width_is_their_net() -> None:
 
 
 def test_presets_that_there_are_not() -> None:
-    with pytest.raises(UsageError, match="choose one of cifar-1, cifar-2, cifar, stl"):
+    with pytest.raises(UsageError, match="choose one of cifar-1, cifar-2, cifar, cifar-hard, stl"):
         SoftHebb.preset("mnist", Problem((1, 28, 28), 10))
     with pytest.raises(UsageError, match="give a width above 0"):
         SoftHebb.preset("cifar", Problem((3, 32, 32), 10), width=0.0)

@@ -21,9 +21,9 @@ from altprop.bench.prequential import StreamPlan
 from altprop.bench.protocol import Budget
 from altprop.bench.store import Store, default_path
 from altprop.bench.streamed import streamed
-from altprop.bench.train import Diverged, Plan, Process
+from altprop.bench.train import Plan, Process
 from altprop.catalogue import NETS
-from altprop.errors import UsageError
+from altprop.errors import Diverged, UsageError
 from altprop.tasks import Task, jitter
 
 

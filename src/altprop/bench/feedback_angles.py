@@ -50,7 +50,7 @@ class Study:
     rules: tuple[str, ...] = ("feedback-alignment", "sign-symmetry", "kolen-pollack", "weight-mirror",
                               "direct-feedback-alignment", "sign-direct-feedback-alignment",
                               "direct-random-target-projection", "direct-kolen-pollack")  # fmt: skip
-    multiples: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    multiples: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     partial: tuple[str, ...] = ("direct-feedback-alignment", "feedback-alignment", "backprop")
     depth: int = 5
 

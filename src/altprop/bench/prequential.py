@@ -19,7 +19,8 @@ from altprop.analysis.trace import Trace
 from altprop.bench import meter, protocol
 from altprop.bench.answer import Answer, Answering, unfit
 from altprop.bench.store import Store
-from altprop.bench.train import Diverged, Plan, Run
+from altprop.bench.train import Plan, Run
+from altprop.errors import Diverged
 from altprop.rule import Metrics, Rule
 
 WINDOW, LAST = 1_000, 10_000

@@ -18,7 +18,7 @@ from altprop.bench.evaluate import evaluate
 from altprop.bench.protocol import Budget
 from altprop.bench.source import source_hash
 from altprop.bench.store import Store
-from altprop.errors import UsageError, UsageWarning, heard
+from altprop.errors import Diverged, UsageError, UsageWarning, heard
 from altprop.rule import Metrics, Rule
 from altprop.tasks import Task, jitter, order
 
@@ -113,10 +113,6 @@ class Plan:
             "command": self.command,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-class Diverged(Exception):
-    """The loss or the scores are not finite any more."""
 
 
 @dataclass

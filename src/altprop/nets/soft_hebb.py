@@ -21,6 +21,7 @@ POOLS: dict[str, Callable[[], nn.Module]] = {
     "max": partial(nn.MaxPool2d, 4, 2, 1),
     "avg": partial(nn.AvgPool2d, 4, 2, 1),
     "half": partial(nn.AvgPool2d, 2, 2),
+    "half-max": partial(nn.MaxPool2d, 2, 2),
 }
 
 
@@ -64,7 +65,7 @@ def soft_hebb(
         classes: adds a linear output block; left out, the net ends in features (batch, features).
         act: "triangle", or an activation's name as in `mlp`.
         kernels, powers, pools: of each block: an odd kernel, padded by reflection; the power of its triangle; "max" or
-            "avg" (4 wide, with stride 2), or "half" (2 wide averages). More than there are channels are left out.
+            "avg" (4 wide, with stride 2), "half" or "half-max" (2 wide). More than there are channels are left out.
         grid: the last block's image is averaged to grid x grid places instead of being pooled.
         raw: leaves out the first batch normalisation: where most of an image is blank, blank patches stay zero, and
             nobody learns them.

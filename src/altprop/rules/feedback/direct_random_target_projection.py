@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.losses import output_missing
 from altprop.rules.random_feedback import feedback_to_blocks
+from altprop.rules.watch import check_units
 
 
 class DirectRandomTargetProjection(Rule):
@@ -75,7 +76,8 @@ class DirectRandomTargetProjection(Rule):
         assert y is not None
         h, last = x.detach(), len(self.net) - 1
         for i, block in enumerate(self.net):
-            h = block(h.detach())
+            before, h = h.detach(), block(h.detach())
+            check_units(self, i, before, h)
             if i < last and f"blocks.{i}" in self.optimizers:
                 h.backward(self._project(i, y))
                 self.update(f"blocks.{i}")

@@ -8,10 +8,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from altprop import nets
-from altprop.errors import UsageError
+from altprop.errors import Diverged, UsageError
 from altprop.rule import Metrics
 from altprop.rules.hebbian.body import Hebbian
 from altprop.rules.hebbian.patches import Layer
+
+LONG = 4.0
+"""How many times their first length weights that settle do not come to."""
 
 
 def responsibilities(u: Float[Tensor, "batch units ..."], t: float) -> Float[Tensor, "batch units ..."]:
@@ -40,6 +43,9 @@ class Competitive(Hebbian):
     """Base of rules whose units compete: it counts who wins, and metrics have "dead", the share of the body's units
     that never won so far."""
 
+    settles: float | None = None
+    """The p of sum |w|^p = 1, which units' weights come to, so that much longer ones show too high a rate."""
+
     def __init__(self, net: nn.Sequential, *args: Any, **options: Any) -> None:
         super().__init__(net, *args, **options)
         self.layers = [i for i, block in enumerate(net) if isinstance(nets.affine(block), Layer)]
@@ -49,6 +55,7 @@ class Competitive(Hebbian):
             assert layer is not None
             units = len(layer.get_parameter("weight"))
             self.register_buffer(f"wins_{i}", torch.zeros(units, dtype=like.dtype, device=like.device))
+        self._first: dict[int, float] = {}
 
     def wins(self, i: int) -> Float[Tensor, " units"]:
         """How often each unit of block i has won so far."""
@@ -62,3 +69,22 @@ class Competitive(Hebbian):
         metrics = super().learn(x, y)
         never = torch.cat([self.wins(i) == 0 for i in self.layers])
         return {**metrics, "dead": never.to(x.dtype).mean()}
+
+    def adapt(
+        self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."], rate: float
+    ) -> None:
+        if self.settles is not None and self.looking:
+            self._judge(i, layer, self.settles, rate)
+        super().adapt(i, layer, x, u, rate)
+
+    def _judge(self, i: int, layer: Layer, p: float, rate: float) -> None:
+        """Raise Diverged if weights of block i have become much longer than they were at first, and than 1."""
+        longest = float(torch.linalg.vector_norm(layer.weight.flatten(1), p, dim=1).max())
+        first = self._first.setdefault(i, longest)
+        if not longest <= LONG * max(first, 1.0):
+            used = rate * float(self.optimizers[f"blocks.{i}"].param_groups[0]["lr"])
+            raise Diverged(
+                f"{type(self).__name__}: the weights of block {i} grow (the longest has norm {longest:.3g}, at first "
+                f"{first:.3g}) and should come to a length of 1; its rate, {used:.3g}, is above what is stable: choose "
+                "a lower one"
+            )

@@ -35,7 +35,7 @@ from altprop import nets
 from altprop.errors import UsageError
 from altprop.rule import Claims, Problem
 from altprop.rules.hebbian.patches import Layer, along, gram, means, mixed, product
-from altprop.rules.hebbian.prepared import ENOUGH, Prepared
+from altprop.rules.hebbian.prepared import Prepared
 
 UPDATES = ("one-unit", "nonlinear-pca", "infomax", "easi")
 ORTHOGONAL = ("symmetric", "deflation")
@@ -90,6 +90,7 @@ class HebbianICA(Prepared):
         labels=True,
         batch_of_one=True,
     )
+    swings = False  # rows are made orthonormal, or whiten by themselves
 
     def __init__(
         self,
@@ -164,9 +165,9 @@ class HebbianICA(Prepared):
         excess = tails[0] * tails[2] - 3.0 * tails[1].square()
         return along(torch.where(excess < 0, -1.0, 1.0).to(values), values)
 
-    def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"]) -> None:
-        super().look(i, layer, rows)
-        if len(rows) < ENOUGH or self.kind in WHITENING or (i > 0 and isinstance(self.net[i - 1], nets.Whiten)):
+    def look(self, i: int, layer: Layer, rows: Float[Tensor, "patches inputs"], rate: float) -> None:
+        super().look(i, layer, rows, rate)
+        if self.kind in WHITENING or (i > 0 and isinstance(self.net[i - 1], nets.Whiten)):
             return
         n, inputs = rows.shape
         least, most = torch.linalg.eigvalsh(rows.T @ rows / n)[[0, -1]].tolist()

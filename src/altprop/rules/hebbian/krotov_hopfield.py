@@ -71,6 +71,7 @@ class KrotovHopfield(Competitive):
         if rank > fewest:
             raise UsageError(f"KrotovHopfield(rank={rank}): a block has {fewest} units; take a lower rank")
         self.norm, self.rank, self.delta, self.losers = norm, rank, delta, losers
+        self.settles = norm if losers == "sphere" else None  # with "free" losers some grow
 
     def change(
         self, i: int, layer: Layer, x: Float[Tensor, "batch ..."], u: Float[Tensor, "batch units ..."]

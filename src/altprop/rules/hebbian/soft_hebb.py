@@ -58,6 +58,7 @@ class SoftHebb(Competitive):
         labels=True,
         batch_of_one=True,
     )
+    settles = 2.0
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class SoftHebb(Competitive):
         """The authors' net for images of the problem's shape, and the rule on it with their settings.
 
         Arguments:
-            name: "cifar", "cifar-1", "cifar-2" (of one and two convolutions), "stl", "stl-4" or "imagenet".
+            name: "cifar", "cifar-1", "cifar-2" (of one and two convolutions), "cifar-hard" (where the winner takes
+                all), "stl", "stl-4" or "imagenet".
             width: how many times the authors' channels; their growth by 4 a block stays.
             generator: of the net's weights and of the rule.
             options: of the rule, in the place of the authors'.
@@ -114,6 +116,7 @@ class SoftHebb(Competitive):
         settings = {
             "inverse_temperature": own.inverse_temperature,
             "power": own.power,
+            "competition": own.competition,
             "optimizer": {**rates, "head": partial(torch.optim.Adam, lr=1e-3)},
         }
         return cls(net, problem, generator=generator, **{**settings, **options})

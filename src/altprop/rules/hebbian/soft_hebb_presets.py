@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """What each convolution has: channels, t, the rate, its kernel, the power of its triangles, its pool; and p.
+    """What each convolution has: channels, t, the rate, its kernel, the power of its triangles, its pool; and p, and
+    how units compete.
 
     Kernels and pools are those of `altprop.nets.soft_hebb`.
     """
@@ -17,6 +18,7 @@ class Preset:
     powers: tuple[float, ...]
     pools: tuple[str, ...]
     power: float = 0.5
+    competition: str = "signed"
 
 
 PRESETS = {
@@ -24,6 +26,15 @@ PRESETS = {
     "cifar-2": Preset((96, 384), (1.0, 0.65), (0.08, 0.005), (5, 3), (0.7, 1.4), ("avg", "max")),
     "cifar": Preset(
         (96, 384, 1536), (1.0, 0.65, 0.25), (0.08, 0.005, 0.01), (5, 3, 3), (0.7, 1.4, 1.0), ("max", "max", "half")
+    ),
+    "cifar-hard": Preset(  # t plays no part where one unit wins all
+        (96, 384, 1536),
+        (1.0, 1.0, 1.0),
+        (0.05, 0.05, 0.05),
+        (5, 3, 3),
+        (1.0, 1.0, 1.0),
+        ("max", "max", "half-max"),
+        competition="hard",
     ),
     "stl": Preset(
         (96, 384, 1536), (1.0, 0.65, 0.45), (0.08, 0.005, 0.01), (5, 3, 3), (0.7, 1.4, 1.0), ("avg", "max", "avg")

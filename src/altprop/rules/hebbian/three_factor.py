@@ -32,6 +32,7 @@ from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.losses import output_error, output_missing
 from altprop.rules.random_feedback import feed_back, feedback_to_blocks
+from altprop.rules.watch import check_units
 
 
 class ThreeFactor(Rule):
@@ -168,6 +169,7 @@ class ThreeFactor(Rule):
                 continue
             before, u = h, self._layer(i)(h)
             h, post = self._respond(block, u, output=i == len(self.net) - 1)
+            check_units(self, i, before, h)
             if f"blocks.{i}" in self.optimizers:
                 self._seen[i] = before, post
         return h

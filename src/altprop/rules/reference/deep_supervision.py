@@ -23,6 +23,7 @@ from altprop.errors import UsageError
 from altprop.rule import Claims, Metrics, Problem, Rule
 from altprop.rules.local.heads import Readout
 from altprop.rules.losses import losses, output_missing
+from altprop.rules.watch import check_units
 
 
 class DeepSupervision(Rule):
@@ -79,7 +80,8 @@ class DeepSupervision(Rule):
         assert y is not None
         h, local = x, x.new_zeros(())
         for i, block in enumerate(self.net):
-            h = block(h)
+            before, h = h, block(h)
+            check_units(self, i, before, h)
             if str(i) in self.heads:
                 local = local + losses(self.heads[str(i)](h), y, self.problem.kind).mean()
         loss = losses(h, y, self.problem.kind).mean()
