@@ -1,5 +1,6 @@
 """The rate of a row is the best on validation, whichever it is; what diverged loses."""
 
+import math
 from dataclasses import replace
 
 import pandas as pd
@@ -59,10 +60,31 @@ def test_what_validation_prefers_is_tested_with_every_seed() -> None:
         called.append((multiple, seed))
         if multiple == 3.0:
             raise UsageError("weights grow without bound")
-        return Scores(validation=0.9 - multiple, test=multiple + 0.01 * seed)
+        return Scores(validation=0.9 - abs(multiple - 0.1), test=multiple + 0.01 * seed)
 
-    assert tuned(taught, (1.0, 0.1, 3.0), 3) == (0.1, pytest.approx([0.1, 0.11, 0.12]))
-    assert called == [(1.0, 0), (0.1, 0), (3.0, 0), (0.1, 1), (0.1, 2)]
+    assert tuned(taught, (1.0, 0.1, 0.05, 3.0), 3) == (0.1, pytest.approx([0.1, 0.11, 0.12]))
+    assert called == [(1.0, 0), (0.1, 0), (0.05, 0), (3.0, 0), (0.1, 1), (0.1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("peak", "tried"),
+    [(0.9, [1.0, 0.5, 2.0]), (7.0, [1.0, 0.5, 2.0, 4.0, 8.0, 16.0]), (0.2, [1.0, 0.5, 2.0, 0.25, 0.12])],
+)
+def test_rates_go_on_past_an_end_that_is_best(peak: float, tried: list[float]) -> None:
+    called = []
+
+    def taught(multiple: float, seed: int) -> Scores:
+        called.append(multiple)
+        if multiple > 10:
+            raise UsageError("weights grow without bound")
+        return Scores(validation=-abs(math.log(multiple / peak)), test=0.0)
+
+    best, _ = tuned(taught, (1.0, 0.5, 2.0), 1)
+    assert called == tried and best == min(tried, key=lambda m: abs(math.log(m / peak)))
+
+
+def test_one_rate_is_taken_as_it_is() -> None:
+    assert tuned(lambda *_: Scores(validation=0.5, test=0.4), (1.0,), 2) == (1.0, [0.4, 0.4])
 
 
 def test_all_rates_of_a_contender_are_multiplied() -> None:

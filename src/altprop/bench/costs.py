@@ -145,8 +145,8 @@ def page(table: pd.DataFrame, study: Study) -> str:
 
 Made by `python -m altprop.bench.costs` (this page too). {study.task}, {study.epochs} epochs, {study.seeds} seeds, each
 rule with its own contender's settings, its activation among them (whose seconds count), at {multiples}
-times its rates, whichever is best on validation (one seed); test accuracy at the last epoch, of the predictor that does
-best on validation.
+times its rates (and on past an end that is best), whichever is best on validation (one seed); test accuracy at the last
+epoch, of the predictor that does best on validation.
 Seconds, operations and peak bytes are those of one step on {study.batch} samples, as ratios to backpropagation's:
 seconds are medians over {study.rounds} rounds in which all rules take turns, one thread, with quartiles (where those of
 two rules overlap, neither is faster); peak bytes leave out parameters, optimizer state and the batch. The last column

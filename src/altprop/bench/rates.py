@@ -1,6 +1,6 @@
 """A rate of its own for each row of a study: a rate that suits one may not suit another."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -46,10 +46,27 @@ def best_multiples(probes: Mapping[tuple[Row, Multiple], Plan], frame: pd.DataFr
 
 
 def tuned(taught: Callable[[float, int], Scores], multiples: Sequence[float], seeds: int) -> Tuned:
-    """The multiple that is best on validation with the first seed; taught: what comes of a multiple and a seed."""
-    found = {}
-    for multiple in multiples:
+    """The multiple that is best on validation with the first seed; taught: what comes of a multiple and a seed.
+
+    While the best of several is the lowest or the highest, one beyond it is tried, too.
+    """
+    found: dict[float, Scores] = {}
+    waiting, tried = list(multiples), set(multiples)
+    while waiting:
+        multiple = waiting.pop(0)
         with suppress(UsageError):  # weights that grow without bound at this rate
             found[multiple] = taught(multiple, 0)
-    best = max(found, key=lambda multiple: found[multiple].validation)
+        if not waiting:
+            best = max(found, key=lambda multiple: found[multiple].validation)
+            waiting = beyond(best, tried)
+            tried.update(waiting)
     return best, [found[best].test, *(taught(best, seed).test for seed in range(1, seeds))]
+
+
+def beyond(best: float, tried: Iterable[float]) -> list[float]:
+    """The multiple that is as far past the best as the one before it, if it is at an end of all that were tried."""
+    order = sorted(tried)
+    if len(order) == 1 or best not in (order[0], order[-1]):
+        return []
+    before = order[1] if best == order[0] else order[-2]
+    return [float(f"{best * best / before:.2g}")]
