@@ -118,7 +118,7 @@ def soft_hebb_conv(setting: Setting) -> Contender:
         return two
     return replace(
         two,
-        widths=(48, 192, 768),
+        widths=(64, 256, 1024),
         net_options={**two.net_options, "grid": 2, "kernels": (7, 5, 3)},
         options={
             **two.options,
@@ -126,8 +126,7 @@ def soft_hebb_conv(setting: Setting) -> Contender:
             "normalise": "unit",
             "penalty": 0.02,
             "settle": 0.18,  # of two epochs, about 15,000 images: the body gets worse from more
-            "decay": True,
         },
         optimizer={**two.optimizer, "blocks.1": sgd(0.05), "blocks.5": sgd(0.01)},
-        card=Card("triangle", tuning="penalty, depth, width, kernels, grid, settle and decay on validation, one seed"),
+        card=Card("triangle", tuning="penalty, depth, kernels, grid and settle on validation with one seed"),
     )

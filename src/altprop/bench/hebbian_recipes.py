@@ -90,8 +90,8 @@ CIFAR = replace(
     task="cifar10",
     chosen=three_convolutions,
     leads=tuple(Lead("soft-hebb", f"soft-hebb · frozen{kernels}", 5.0) for kernels in ("", NARROW)),
-    text="Three convolutions of 48, 192 and 768 channels, with kernels of 7, 5 and 3; a body that learns from the "
-    "first 15,000 images, at rates that fall, and a ridge behind it for the rest of two epochs. Random filters do "
-    "better with smaller kernels, hence the second control: [what was tried](../rules/soft_hebb.md#results).",
+    text="Three convolutions of 64, 256 and 1024 channels, with kernels of 7, 5 and 3; a body that learns from the "
+    "first 15,000 images, and a ridge behind it for the rest of two epochs. Random filters do better with smaller "
+    "kernels, hence the second control: [what was tried](../rules/soft_hebb.md#results).",
 )
 HEBBIAN = (ALL, PERCEPTRON, MNIST_CONV, CIFAR)
