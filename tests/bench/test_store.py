@@ -1,6 +1,8 @@
 """The store: what it refuses, and that a point is never doubled or lost."""
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,19 @@ def test_read_only_store_is_a_sentence(tmp_path: Path) -> None:
     store.db.execute("pragma query_only = on")  # file modes do not stop root
     with pytest.raises(UsageError, match="is read-only"):
         store.save(1, [])
+
+
+def test_stores_that_are_opened_at_once_are_all_open(tmp_path: Path) -> None:
+    start = threading.Barrier(4)
+
+    def opened(path: Path) -> str:
+        start.wait()
+        store = Store(path)
+        try:
+            return str(store.db.execute("pragma journal_mode").fetchone()[0])
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for i in range(25):
+            assert list(pool.map(opened, [tmp_path / f"{i}.db"] * 4)) == ["wal"] * 4

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -57,6 +58,10 @@ DETAILS = (
 )
 
 
+PATIENCE = 30.0
+"""Seconds that another program may hold the store."""
+
+
 def default_path() -> Path:
     """ALTPROP_STORE, or altprop.db in the working folder."""
     return Path(os.environ.get("ALTPROP_STORE") or "altprop.db")
@@ -73,14 +78,16 @@ class Store:
         if not create and not self.path.exists():
             raise UsageError(f"there is no store at {self.path}; run `altprop compare` first, or name one with --store")
         with self._words():
-            self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self.db = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
             self.db.row_factory = sqlite3.Row
             self._open()
 
     def _open(self) -> None:
+        self.db.execute("begin")  # one view of the file, which another program may be making
         application = self.db.execute("pragma application_id").fetchone()[0]
         empty = self.db.execute("select count(*) from sqlite_master").fetchone()[0] == 0
         schema = self.db.execute("pragma user_version").fetchone()[0]
+        self.db.execute("commit")
         if not empty and application != APPLICATION:
             raise UsageError(f"{self.path} is a database of another program; name another file with --store")
         if not empty and schema != SCHEMA_VERSION:
@@ -88,13 +95,25 @@ class Store:
                 f"{self.path} has store version {schema}, this altprop writes {SCHEMA_VERSION}; "
                 "name another file with --store"
             )
-        self.db.execute("pragma journal_mode = wal")
+        self._log_ahead()
         if empty:
             script = files("altprop.bench").joinpath("schema.sql").read_text()
             self.db.executescript(
                 f"begin immediate;{script}pragma application_id = {APPLICATION};"
                 f"pragma user_version = {SCHEMA_VERSION};commit;"
             )
+
+    def _log_ahead(self) -> None:
+        """Readers and a writer side by side. SQLite does not wait by itself for others that ask for the same."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.db.execute("pragma journal_mode = wal")
+                return
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
 
     def close(self) -> None:
         self.db.close()
