@@ -110,8 +110,8 @@ class Prepared(Hebbian):
         rank = int((sizes > sizes[0] * max(n, inputs) * torch.finfo(rows.dtype).eps).sum())
         if rank < (1.0 - SPARE) * units:
             warn(
-                f"{type(self).__name__}: block {i} has {units} units, and its input only rank {rank}; the others find "
-                "nothing of their own, so build it with fewer units"
+                f"{type(self).__name__}: block {i} has {units} units, and its input only rank {rank} in {n} patches; "
+                "the others find nothing of their own, so build it with fewer units"
             )
         scale = float(rows.square().sum(1).mean()) if self.relative else 1.0
         bound = scale * n / max(float(sizes[0]) ** 2, torch.finfo(rows.dtype).tiny)
