@@ -85,11 +85,18 @@ def test_one_sample_at_a_time_stays_finite(update: str) -> None:
     assert all(bool(torch.isfinite(p).all()) for p in rule.parameters())
 
 
-@pytest.mark.parametrize("update", ["nonlinear-pca", "infomax", "easi"])  # rows of the fourth have length 1 at any rate
-def test_a_rate_that_is_too_high_is_named(update: str) -> None:
+@pytest.mark.parametrize(  # rows of the fourth have length 1 at any rate
+    ("update", "words"),
+    [
+        ("nonlinear-pca", "weights of block 1 grow without bound .* its rate is "),
+        ("infomax", r"the loss is (inf|nan) after .* start anew with rates below 30, "),
+        ("easi", "weights of block 1 grow without bound .* its rate is "),
+    ],
+)
+def test_a_rate_that_is_too_high_is_named(update: str, words: str) -> None:
     rule = rule_on(update=update, rate=30.0)
     x, y = batch()
-    with pytest.raises(UsageError, match=r"gr(o|e)w without bound"):
+    with pytest.raises(UsageError, match=words):
         for _ in range(200):
             rule.step(x, y)
 
