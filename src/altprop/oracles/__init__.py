@@ -90,9 +90,9 @@ ORACLES: dict[str, tuple[str, ...]] = {
     "mixed": ("altprop.oracles.mixed:mixed_equals_its_two_rules",),
     "soft-wta": ("altprop.oracles.competitive:soft_winner_take_all_equals_samples_one_by_one",),
     "soft-hebb": (
-        "altprop.oracles.competitive:soft_hebb_equals_samples_one_by_one",
-        "altprop.oracles.competitive:norms_of_soft_hebb_come_to_one",
-        "altprop.oracles.competitive:invariants_of_soft_hebb",
+        "altprop.oracles.unit_lengths:soft_hebb_equals_samples_one_by_one",
+        "altprop.oracles.unit_lengths:norms_of_soft_hebb_come_to_one",
+        "altprop.oracles.unit_lengths:invariants_of_soft_hebb",
     ),
     "competitive": (
         "altprop.oracles.competitive:competitive_learning_equals_samples_one_by_one",
@@ -103,8 +103,8 @@ ORACLES: dict[str, tuple[str, ...]] = {
         "altprop.oracles.kernels:maps_keep_the_order_of_the_plane",
     ),
     "krotov-hopfield": (
-        "altprop.oracles.competitive:krotov_hopfield_equals_samples_one_by_one",
-        "altprop.oracles.competitive:norms_of_krotov_hopfield",
+        "altprop.oracles.unit_lengths:krotov_hopfield_equals_samples_one_by_one",
+        "altprop.oracles.unit_lengths:norms_of_krotov_hopfield",
     ),
     "stdp": (
         "altprop.oracles.spike_times:a_pair_of_spikes",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from altprop import nets
 from altprop.oracles.check import Check, apart
-from altprop.oracles.competitive import LAYERS, draw, made, patches
+from altprop.oracles.one_by_one import LAYERS, draw, made, patches
 from altprop.rule import Problem
 from altprop.rules.hebbian.foldiak import Foldiak
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from altprop.oracles.check import Check, apart
-from altprop.oracles.competitive import (
+from altprop.oracles.one_by_one import (
     LAYERS,
     against,
     cosine,
